@@ -1,0 +1,123 @@
+"""Augmentation of an image and its truth together, the same whenever and wherever it is asked for.
+
+Built on `torchvision.transforms.v2`, which moves images, masks and boxes alike as long as they are
+tv_tensors. Chapter 02 shows what each transform does, and what goes wrong with plain tensors.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from segedu.data.sample import IGNORE, Sample
+
+Transform = Callable[[Any], Any]
+
+
+class Augmented(Dataset[Sample]):
+    """`data` with `transform` applied to each sample, by random numbers of its own.
+
+    What becomes of sample i depends on (seed, epoch, i) alone: not on the order of access, on the
+    number of worker processes, or on torch's global generator, which is left as it was. So a run that
+    is resumed sees what it would have seen.
+
+    Args:
+        data: Samples whose image and mask are tv_tensors.
+        transform: From sample to sample; may draw from torch's global generator.
+        seed: Together with `epoch` and the index, chooses the random numbers.
+        epoch: The number of the pass over the data.
+    """
+
+    def __init__(
+        self, data: Dataset[Sample], transform: Transform, *, seed: int = 0, epoch: int = 0
+    ) -> None:
+        self.data = data
+        self.transform = transform
+        self.seed = seed
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.data)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self.data[index]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(mixed_seed(self.seed, self.epoch, index))
+            return self.transform(sample)
+
+
+def mixed_seed(*numbers: int) -> int:
+    """One seed out of several whole numbers, different in all 64 bits if any of them differs."""
+    mixed = 0
+    for number in numbers:  # the finaliser of splitmix64: neighbours give unrelated seeds
+        mixed = (mixed + number + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
+        mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+        mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+        mixed ^= mixed >> 31
+    return mixed
+
+
+def random_crop(
+    height: int,
+    width: int,
+    *,
+    scale: tuple[float, float] = (1.0, 1.0),
+    upright: bool = False,
+    colour: float = 0.0,
+) -> Transform:
+    """Scale, cut out `height` x `width` at random, flip, and vary the colours.
+
+    Where the picture is too small, it is filled with zeros and the mask with `IGNORE`. Only image and
+    mask are kept: what is said of single objects would not survive the cut.
+
+    Args:
+        height: Of the crop, in pixels.
+        width: Of the crop, in pixels.
+        scale: Least and greatest factor by which the picture is enlarged first; 1 keeps its size.
+        upright: Whether up must stay up (street scenes): then there is no vertical flip or turn.
+        colour: Strength of brightness, contrast and saturation changes, in [0, 1); 0 for none.
+    """
+    steps: list[Transform] = [_semantic]
+    if scale != (1.0, 1.0):
+        steps.append(_RandomScale(*scale))
+    steps.append(v2.RandomCrop((height, width), pad_if_needed=True, fill=_VOID))
+    steps.append(v2.RandomHorizontalFlip())
+    if not upright:
+        steps.append(v2.RandomVerticalFlip())
+    if colour:
+        steps.append(v2.ColorJitter(brightness=colour, contrast=colour, saturation=colour))
+    return v2.Compose(steps)
+
+
+def resize(height: int, width: int) -> Transform:
+    """Every picture `height` x `width`: images smoothly, masks by the nearest pixel."""
+    return v2.Compose([_semantic, v2.Resize((height, width), antialias=True)])
+
+
+def _semantic(sample: Sample) -> Sample:
+    """The sample without what it says of single objects."""
+    return {"image": sample["image"], "mask": sample["mask"]}
+
+
+_VOID = {tv_tensors.Image: 0, tv_tensors.Mask: IGNORE, "others": 0}
+"""What appears where a picture ends, by kind of tensor."""
+
+
+class _RandomScale(v2.Transform):  # type: ignore[misc] - torchvision has no types
+    """Enlarge or reduce by a random factor, spread evenly on a logarithmic scale."""
+
+    def __init__(self, least: float, greatest: float) -> None:
+        super().__init__()
+        self.least = least
+        self.greatest = greatest
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        height, width = v2.functional.get_size(flat_inputs[0])
+        factor = self.least * (self.greatest / self.least) ** torch.rand(()).item()
+        return {"size": [round(height * factor), round(width * factor)]}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        return self._call_kernel(v2.functional.resize, inpt, size=params["size"], antialias=True)

@@ -1,0 +1,1 @@
+"""Tools for the course's notebooks: build them, run them, and open them on Colab."""

@@ -1,0 +1,23 @@
+"""Shared fixtures: one source of randomness, seeded for every test, and torch on one thread."""
+
+import pytest
+import torch
+
+torch.set_num_threads(1)  # the tensors are tiny: more threads only wait for one another
+
+
+@pytest.fixture
+def random() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))

@@ -1,0 +1,35 @@
+import subprocess
+import sys
+import time
+
+import psutil
+
+from segedu.notebooks import memory
+from segedu.notebooks.memory import PeakMemory
+
+FILL = "block = bytearray(b'1' * 200_000_000); print('full', flush=True); input()"
+
+
+def test_the_memory_of_a_process_counts_after_it_has_ended():
+    with PeakMemory() as peak:
+        command = [sys.executable, "-c", FILL]
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout.readline() == "full\n"
+            time.sleep(3 * memory.PAUSE)
+            process.communicate("\n")
+        time.sleep(2 * memory.PAUSE)
+    assert 200_000_000 < peak.bytes < 400_000_000
+
+
+def test_a_process_that_ends_while_it_is_looked_at_has_no_memory(monkeypatch):
+    class Ended:
+        def children(self, **_):
+            return [self]
+
+        def memory_info(self):
+            raise psutil.NoSuchProcess(1)
+
+    monkeypatch.setattr(psutil, "Process", Ended)
+    assert memory._resident() == 0

@@ -1,0 +1,29 @@
+import pytest
+import torch
+
+from segedu.device import mixed_precision, pick_device
+from segedu.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "best"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")]
+)
+def test_auto_is_the_fastest_device_there_is(monkeypatch, cuda, mps, best):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.mps, "is_available", lambda: mps)
+    assert pick_device("auto").type == best
+
+
+def test_a_device_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match="this machine has none"):
+        pick_device("cuda")
+    with pytest.raises(InputError, match="not a device"):
+        pick_device("quantum")
+
+
+@pytest.mark.parametrize(("has_bfloat16", "dtype"), [(True, torch.bfloat16), (False, torch.float16)])
+def test_a_gpu_without_bfloat16_computes_in_float16(monkeypatch, has_bfloat16, dtype):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_bfloat16)
+    assert mixed_precision(torch.device("cuda")) == dtype
+    assert mixed_precision(torch.device("cpu")) == torch.bfloat16
