@@ -29,8 +29,8 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
             torch.save({"format": FORMAT, **state}, unfinished)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
         raise InputError(
-            f"{path}: the checkpoint could not be written ({_first_line(error)}); the one before it, "
-            "if any, is untouched; free some space or choose another --checkpoint"
+            f"{path}: the checkpoint could not be written ({_first_line(error)}); the one "
+            "before it, if any, is untouched; free some space or choose another --checkpoint"
         ) from error
 
 
@@ -46,8 +46,8 @@ def load_checkpoint(path: Path, *, device: str | torch.device = "cpu") -> dict[s
         raise InputError(f"{path}: no such checkpoint; make one with `segedu train`") from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         raise InputError(
-            f"{path}: not a whole checkpoint ({_first_line(error)}); copy it again, or delete it and "
-            "train anew"
+            f"{path}: not a whole checkpoint ({_first_line(error)}); copy it again, or delete it "
+            "and train anew"
         ) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise InputError(f"{path}: holds no {FORMAT!r}; expected a file made by `segedu train`")

@@ -76,7 +76,8 @@ def command(group: typer.Typer, name: str) -> Callable[[Callable[..., None]], Ca
 def _settings_as_options(function: Callable[..., None]) -> Callable[..., None]:
     """Replace the parameter `settings` by one option for each field of `TrainConfig`.
 
-    Names and help come from the dataclass and its `Attributes:` block; an option that is not given is None.
+    Names and help come from the dataclass and its `Attributes:` block; an option that is not
+    given is None.
     """
     documentation = dict(
         re.findall(r"^ {8}(\w+): (.+?)(?=^ {8}\w+: |\Z)", _attributes(), re.M | re.S)
@@ -132,7 +133,7 @@ def train(
     checkpoint: Annotated[
         Path | None,
         typer.Option(
-            help="Where to keep the run; an existing one is gone on with. By default runs/DATA-MODEL.pt."
+            help="Where to keep the run, or the run to go on with. By default runs/DATA-MODEL.pt."
         ),
     ] = None,
     settings: dict[str, Any] | None = None,

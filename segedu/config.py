@@ -1,4 +1,4 @@
-"""The settings of a training run; the flags of `segedu train` and a checkpoint's record derive from them."""
+"""The settings of a training run, and so the flags of `segedu train`."""
 
 from dataclasses import asdict, dataclass
 from typing import Any

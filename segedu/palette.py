@@ -1,4 +1,4 @@
-"""One colour for each class, the same all through the course, told apart by colour-blind readers too."""
+"""One colour for each class, the same all through the course, also for colour-blind readers."""
 
 import colorsys
 

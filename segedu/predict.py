@@ -1,6 +1,7 @@
-"""From a checkpoint and a picture to a mask and an overlay; chapter 01 ends with it, chapter 22 explains it."""
+"""From a checkpoint and a picture to a mask and an overlay; chapter 01 ends with it."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -116,12 +117,13 @@ def _spans(length: int) -> list[slice]:
     """0..length in pieces of at most `TILE`, all but equally long."""
     pieces = max(1, -(-length // TILE))
     edges = [length * i // pieces for i in range(pieces + 1)]
-    return [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+    return [slice(a, b) for a, b in pairwise(edges)]
 
 
 def _widened(span: slice, end: int) -> slice:
-    """`span` with a margin on both sides, within 0..end; it begins at a multiple of 32, so that a
-    network that halves the picture up to five times does so on the same grid as for the whole.
+    """`span` with a margin on both sides, within 0..end, beginning at a multiple of 32.
+
+    So a network that halves the picture up to five times does so on the whole picture's grid.
     """
     start = max(0, span.start - MARGIN) // 32 * 32
     return slice(start, min(end, span.stop + MARGIN))

@@ -1,4 +1,4 @@
-"""What `segedu train` does with each data set: how it cuts, varies and repeats the pictures, and for how long."""
+"""What `segedu train` does with each data set: how pictures are cut, varied and repeated."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import ConcatDataset, Dataset
+from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from segedu.checkpoints import load_checkpoint, load_weights
 from segedu.config import TrainConfig
 from segedu.data import catalog
+from segedu.data.folder import Folder
 from segedu.data.sample import Sample
 from segedu.data.transforms import Transform, random_crop
 from segedu.errors import InputError
@@ -51,40 +52,50 @@ class Recipe:
         return random_crop(*self.crop, scale=self.scale, upright=self.upright, colour=self.colour)
 
 
+FIVE_LEVELS = {"widths": [16, 32, 64, 96, 128]}
+FOUR_LEVELS = {"widths": [16, 32, 64, 128]}
+
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
-        "scenes": Recipe(config=TrainConfig(epochs=12, batch_size=8, learning_rate=5e-3)),
+        "scenes": Recipe(
+            config=TrainConfig(epochs=8, batch_size=8, learning_rate=1.2e-2, warmup=0.3),
+            options={"widths": [16, 32, 64, 96]},
+        ),
         "membranes": Recipe(
-            config=TrainConfig(epochs=20, batch_size=8, learning_rate=3e-3),
+            config=TrainConfig(epochs=24, batch_size=8, learning_rate=5e-3),
             crop=(192, 192),
             scale=(0.8, 1.25),
             colour=0.2,
-            repeats=8,
+            repeats=6,
+            options=FOUR_LEVELS,
         ),
         "nuclei": Recipe(
-            config=TrainConfig(epochs=20, batch_size=8, learning_rate=3e-3),
+            config=TrainConfig(epochs=20, batch_size=8, learning_rate=5e-3),
             crop=(192, 192),
             scale=(0.7, 1.4),
             colour=0.3,
             repeats=2,
+            options=FOUR_LEVELS,
         ),
         "camvid": Recipe(
-            config=TrainConfig(epochs=30, batch_size=8, learning_rate=3e-3),
+            config=TrainConfig(epochs=32, batch_size=8, learning_rate=6e-3),
             crop=(192, 256),
-            scale=(0.5, 1.0),
+            scale=(0.6, 1.2),
             upright=True,
             colour=0.3,
+            options=FIVE_LEVELS,
         ),
     }
 )
 """The recipes that were tried out; every other set has `OTHER`."""
 
 OTHER = Recipe(
-    config=TrainConfig(epochs=30, batch_size=8, learning_rate=3e-3),
+    config=TrainConfig(epochs=30, batch_size=8, learning_rate=5e-3),
     crop=(192, 192),
     scale=(0.6, 1.2),
     upright=True,
     colour=0.2,
+    options=FIVE_LEVELS,
 )
 
 
@@ -136,11 +147,8 @@ def prepare(data: str, model: str, settings: Mapping[str, Any]) -> Plan:
         InputError: If there is no such set or model, or the set has no classes to learn.
     """
     recipe = RECIPES.get(data, OTHER)
-    train_data, val_data = (catalog.load(data, split=split) for split in ("train", "val"))
-    if "mask" not in train_data[0]:
-        raise InputError(f"--data {data}: has outlines but no classes; choose a set with masks")
+    train_data, val_data, classes = _open(data)
     config = replace(recipe.config, **settings)
-    classes = tuple(train_data.classes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network = build(model, len(classes), **recipe.options)
@@ -152,9 +160,39 @@ def prepare(data: str, model: str, settings: Mapping[str, Any]) -> Plan:
         config=config,
         augment=recipe.augment(),
         about={
-            "data": data,
+            "data": Path(data).name,
             "model": model,
             "classes": list(classes),
             "options": dict(recipe.options),
         },
     )
+
+
+def _open(data: str) -> tuple[Dataset[Sample], Dataset[Sample], tuple[str, ...]]:
+    """What to learn from, what is held out, and the classes' names."""
+    if Path(data).is_dir():
+        return _open_folder(Path(data))
+    train_data, val_data = (catalog.load(data, split=split) for split in ("train", "val"))
+    if "mask" not in train_data[0]:
+        raise InputError(f"--data {data}: has no classes to learn; choose a set with masks")
+    return train_data, val_data, tuple(train_data.classes)
+
+
+def _open_folder(folder: Path) -> tuple[Dataset[Sample], Dataset[Sample], tuple[str, ...]]:
+    """A reader's own pictures: every fifth, in the order of their names, is held out.
+
+    `classes.txt`, if it is there, names the classes, one a line, from class 0.
+    """
+    images, masks = folder / "images", folder / "masks"
+    if not images.is_dir() or not masks.is_dir():
+        raise InputError(f"--data {folder}: expected the folders images/ and masks/ in it")
+    names = folder / "classes.txt"
+    classes = tuple(names.read_text(encoding="utf-8").split("\n")) if names.is_file() else ()
+    pictures = Folder(
+        images, masks, tuple(name.strip() for name in classes if name.strip()) or None
+    )
+    if len(pictures) < 2:
+        raise InputError(f"--data {folder}: has one picture; expected two or more, to hold one out")
+    held_out = range(0, len(pictures), 5)
+    learned = [i for i in range(len(pictures)) if i not in held_out]
+    return Subset(pictures, learned), Subset(pictures, held_out), pictures.classes

@@ -112,11 +112,11 @@ def begin(model: nn.Module, samples: int, config: TrainConfig) -> Run:
 def warmup_cosine(step: int, steps: int, warmup: float) -> float:
     """The learning rate's share of its maximum at `step` of 0..`steps`.
 
-    It rises in a straight line over the first `warmup` of the steps, then falls along a half cosine
-    to 0 at the end.
+    It rises in a straight line over the first `warmup` of the steps, then falls along a half
+    cosine to 0 at the end.
 
-    Source: Loshchilov and Hutter, "SGDR", ICLR 2017, eq. 5, without restarts; the warm-up from Goyal
-    et al., "Accurate, Large Minibatch SGD", 2017, section 2.2.
+    Source: Loshchilov and Hutter, "SGDR", ICLR 2017, eq. 5, without restarts; the warm-up from
+    Goyal et al., "Accurate, Large Minibatch SGD", 2017, section 2.2.
     """
     rising = max(1, round(warmup * steps))
     if step < rising:

@@ -1,7 +1,7 @@
 """Figures: pictures, masks and scores, drawn alike in every chapter.
 
-Each function draws into one matplotlib `Axes` and says in its title what is to be seen; `grid` makes
-the axes.
+Each function draws into one matplotlib `Axes` and says in its title what is to be seen; `grid`
+makes the axes.
 """
 
 from collections.abc import Sequence
@@ -116,7 +116,7 @@ def legend(figure: Figure, classes: Sequence[str]) -> None:
 
 
 def bars(ax: Axes, scores: Tensor, classes: Sequence[str], title: str = "") -> None:
-    """One horizontal bar for each class's score in [0, 1], with the number beside it; nan is 'none'."""
+    """One horizontal bar for each class's score in [0, 1], with its number; nan is 'none'."""
     values = _numpy(scores).astype(float)
     ax.barh(range(len(classes)), np.nan_to_num(values), color=class_colours(len(classes)) / 255)
     for row, value in enumerate(values):

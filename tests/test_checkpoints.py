@@ -70,7 +70,7 @@ def test_weights_of_another_shape_or_name_are_named(tmp_path):
     model = torch.nn.Linear(2, 3)
     path = tmp_path / "a.pt"
     for weights in ({"weight": torch.zeros(3, 2)}, {**model.state_dict(), "extra": torch.ones(1)}):
-        with pytest.raises(InputError, match="another model: (bias|extra) has shape"):
+        with pytest.raises(InputError, match=r"another model: (bias|extra) has shape"):
             load_weights(model, weights, path)
     load_weights(model, {"weight": torch.ones(3, 2), "bias": torch.ones(3)}, path)
     assert model.weight.sum() == 6

@@ -22,8 +22,10 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch):
         pick_device("quantum")
 
 
-@pytest.mark.parametrize(("has_bfloat16", "dtype"), [(True, torch.bfloat16), (False, torch.float16)])
+@pytest.mark.parametrize(
+    ("has_bfloat16", "dtype"), [(True, torch.bfloat16), (False, torch.float16)]
+)
 def test_a_gpu_without_bfloat16_computes_in_float16(monkeypatch, has_bfloat16, dtype):
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_bfloat16)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_options: has_bfloat16)
     assert mixed_precision(torch.device("cuda")) == dtype
     assert mixed_precision(torch.device("cpu")) == torch.bfloat16

@@ -124,13 +124,13 @@ def test_a_finished_run_has_nothing_left_to_do(tmp_path):
 def test_the_weights_of_the_best_epoch_are_kept(tmp_path):
     config = TrainConfig(epochs=6, batch_size=8, learning_rate=3e-2, device="cpu", amp=False)
     model = UNet(len(CLASSES), widths=(8, 16))
-    seen = []
-    for epoch in fit(
-        model, TRAIN, VAL, num_classes=6, config=config, checkpoint=tmp_path / "run.pt"
-    ):
-        seen.append((epoch.val_miou, {k: v.clone() for k, v in model.state_dict().items()}))
+    path = tmp_path / "run.pt"
+    epochs = fit(model, TRAIN, VAL, num_classes=6, config=config, checkpoint=path)
+    seen = [
+        (epoch.val_miou, {k: v.clone() for k, v in model.state_dict().items()}) for epoch in epochs
+    ]
     best = max(seen, key=lambda pair: pair[0])[1]
-    kept = load_checkpoint(tmp_path / "run.pt")["best"]
+    kept = load_checkpoint(path)["best"]
     assert all(value.equal(kept[name]) for name, value in best.items())
     worst = min(seen, key=lambda pair: pair[0])[1]
     assert not all(value.equal(kept[name]) for name, value in worst.items())

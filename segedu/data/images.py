@@ -34,7 +34,7 @@ def read_index(path: Path) -> tv_tensors.Mask:
     """The numbers stored in a mask file, (H, W) int64, as they are: palettes are not looked up.
 
     Raises:
-        InputError: If there is no such file, it is no image, or it has several channels that differ.
+        InputError: If there is no such file, it is no image, or its channels differ.
     """
     try:
         with Image.open(path) as file:

@@ -23,6 +23,9 @@ THREE_DIRECTIONS = ((1.0, 0.0), (-0.5, 0.8660254037844386), (-0.5, -0.8660254037
 STAR_INRADIUS = 0.30901699437494745
 """Distance of a five-pointed star's sides from its centre, in units of its points' distance."""
 
+STAR_BODY = 0.52
+"""Radius of the disc in the middle of a star, which makes it a little plump."""
+
 
 def disc(u: Plane, v: Plane) -> Plane:
     """Distance to the unit circle, negative inside."""
@@ -40,16 +43,17 @@ def triangle(u: Plane, v: Plane) -> Plane:
 
 
 def star(u: Plane, v: Plane) -> Plane:
-    """Distance to a five-pointed star with its points on the unit circle.
+    """Distance to a five-pointed star with its points on the unit circle and a round body.
 
-    A point is inside a five-pointed star if it lies behind at least four of the five lines that
+    A point is inside the bare star if it lies behind at least four of the five lines that
     its sides are on: so the second largest of the five distances decides.
     """
     largest = second = np.full_like(u, -np.inf)
     for side in _sides(u, v, FIVE_DIRECTIONS):
         second = np.maximum(second, np.minimum(largest, side))
         largest = np.maximum(largest, side)
-    return second - np.float32(STAR_INRADIUS)
+    points = second - np.float32(STAR_INRADIUS)
+    return np.minimum(points, disc(u, v) + np.float32(1 - STAR_BODY))
 
 
 def ring(u: Plane, v: Plane) -> Plane:

@@ -1,7 +1,7 @@
 """Scenes: pictures of textured objects, drawn on demand, with every kind of truth.
 
-No file and no download: scene i depends on (seed, index, size, difficulty) alone, and is the same to
-the last bit on every machine.
+No file and no download: scene i depends on (seed, index, size, difficulty) alone, and is the same
+to the last bit on every machine.
 """
 
 from collections.abc import Callable
@@ -31,11 +31,14 @@ _TEXTURES = (
     textures.facets,
     textures.bands,
 )
-_UNSURE = 0.75  # pixels on either side of an outline in which the truth is void
-_SMALLEST = 12  # visible pixels below which what is left of a hidden object is void
+_REACH = (1.0, 1.15, 1.35, 1.5, 1.2)  # so that the kinds cover about the same area
+_UNSURE = 1.0  # pixels on either side of an outline in which the truth is void
+_SMALLEST = 24  # visible pixels below which what is left of a hidden object is void
 
 Picture = Float32[np.ndarray, "3 s s"]
 Plane = Float32[np.ndarray, "h w"]
+Colour = list[float]
+Colours = tuple[Colour, Colour]
 
 
 class SceneSample(InstanceSample):
@@ -57,7 +60,7 @@ class Scenes(Dataset[SceneSample]):
 
     Objects come in all sizes and colours, cast shadows, and hide one another. A kind prefers some
     textures but shares each with others, so neither colour nor a small patch tells the kind. The
-    void ring, three quarters of a pixel to either side of each outline, is `IGNORE` in `mask` and
+    void ring, one pixel to either side of each outline, is `IGNORE` in `mask` and
     `panoptic`; `masks`, `boxes` and `instance_map` have no void.
 
     Args:
@@ -98,7 +101,7 @@ class Scenes(Dataset[SceneSample]):
 
 @dataclass
 class _Canvas:
-    """A picture in the making: what is painted so far, whose each pixel is, and where that is unsure."""
+    """A picture in the making: what is painted, whose each pixel is, and where that is unsure."""
 
     picture: Picture
     owner: Int64[np.ndarray, "s s"]  # 0 for the ground, n for the n-th object
@@ -117,44 +120,53 @@ class _Thing:
     turn: tuple[float, float]  # cosine and sine
     texture: Callable[[Plane, Plane, float], Plane]
     scale: float
-    colours: tuple[list[float], list[float]]
+    colours: Colours
 
 
 def _draw(stream: Stream, size: int, difficulty: float) -> _Canvas:
     """Ground, then objects from the back to the front, then light, blur and noise."""
     empty = np.zeros((size, size))
-    canvas = _Canvas(_ground(stream, size), empty.astype(np.int64), empty.astype(bool), [])
+    ground = _ground_colours(stream)
+    picture = _ground(stream, size, *ground)
+    canvas = _Canvas(picture, empty.astype(np.int64), empty.astype(bool), [])
     light = _direction(stream)
-    for _ in range(4 + stream.below(5)):
-        _paint(canvas, _thing(stream, size, difficulty), light)
+    for _ in range(3 + stream.below(5)):
+        _paint(canvas, _thing(stream, size, difficulty, ground), light)
     _photograph(canvas, stream, difficulty)
     return canvas
 
 
-def _ground(stream: Stream, size: int) -> Picture:
-    """Two colours mixed by smooth hills, with a fine grain."""
-    first, second = ([0.18 + 0.6 * x for x in c] for c in _colours(stream, contrast=0.15))
+def _ground_colours(stream: Stream) -> Colours:
+    """Two muted colours that are not far apart."""
+    base, change = stream.fractions(3), stream.fractions(3)
+    first = [0.22 + 0.56 * x for x in base]
+    return first, [x + 0.3 * (y - 0.5) for x, y in zip(first, change, strict=True)]
+
+
+def _ground(stream: Stream, size: int, first: Colour, second: Colour) -> Picture:
+    """The two colours mixed by smooth hills, with a fine grain."""
     hills = textures.clouds(stream, size, octaves=4)
     hills += np.float32(0.12) * (stream.grid(size, size) - np.float32(0.5))
     return _mix(first, second, hills)
 
 
-def _thing(stream: Stream, size: int, difficulty: float) -> _Thing:
-    """Choose an object; its radius is spread evenly over the doublings from 1/20 to 1/4 of the picture."""
+def _thing(stream: Stream, size: int, difficulty: float, ground: Colours) -> _Thing:
+    """Choose an object; radii are as common from 1/12 to 1/6 of the picture as from 1/6 to 1/3."""
     kind, row, column, large, borrowed, which, scale = stream.fractions(7)
     kind_index = int(kind * len(_OUTLINES))
-    own = kind_index
-    other = int(which * len(_TEXTURES))
-    radius = size * 0.075 * _doublings(2 * large) * (1.15 if kind_index else 1)
+    surface = (
+        int(which * len(_TEXTURES)) if borrowed < 0.08 * difficulty * difficulty else kind_index
+    )
+    radius = size * 0.095 * _doublings(1.7 * large) * _REACH[kind_index]
     return _Thing(
         kind=kind_index + 1,
         row=row * size,
         column=column * size,
         radius=radius,
         turn=_direction(stream),
-        texture=_TEXTURES[other if borrowed < difficulty * 0.15 else own],
+        texture=_TEXTURES[surface],
         scale=radius / (size * (0.055 + 0.025 * scale)),
-        colours=_colours(stream, contrast=0.42),
+        colours=_colours(stream, ground),
     )
 
 
@@ -176,7 +188,7 @@ def _paint(canvas: _Canvas, thing: _Thing, light: tuple[float, float]) -> None:
     )
     outside = np.maximum(outside, outlines.disc(u, v) * np.float32(thing.radius))
     shadow = np.clip(np.float32(0.5) - outside / np.float32(height), 0, 1)
-    canvas.picture[:, *window] *= 1 - np.float32(0.5) * shadow
+    canvas.picture[:, *window] *= 1 - np.float32(0.4) * shadow
 
     u, v, outside = distance(down, right)
     cover = np.clip(np.float32(0.5) - outside, 0, 1)
@@ -194,7 +206,7 @@ def _paint(canvas: _Canvas, thing: _Thing, light: tuple[float, float]) -> None:
 def _photograph(canvas: _Canvas, stream: Stream, difficulty: float) -> None:
     """Uneven light, a blur of up to a pixel and noise, as strong as the difficulty says."""
     picture = canvas.picture
-    strength = difficulty * stream.between(0.4, 1.0)
+    strength = difficulty * stream.between(0.2, 0.9)
     uneven = textures.clouds(stream, picture.shape[1], octaves=2) - np.float32(0.5)
     picture *= 1 + np.float32(1.3 * strength) * uneven
     _blur(picture, weight=0.5 * strength)
@@ -213,7 +225,7 @@ def _blur(picture: Picture, weight: float) -> None:
 
 
 def _window(thing: _Thing, size: int) -> tuple[tuple[slice, slice], Plane, Plane]:
-    """The part of the picture that the object and its shadow can touch, as slices and as offsets."""
+    """The part that the object and its shadow can touch, as slices and as offsets."""
     reach = 1.5 * thing.radius + 3
     rows, columns = (
         slice(max(0, int(centre - reach)), max(0, min(size, int(centre + reach) + 1)))
@@ -240,20 +252,26 @@ def _direction(stream: Stream) -> tuple[float, float]:
 
 
 def _doublings(x: float) -> float:
-    """2 to the power x, for x >= 0; straight between whole powers, so that no library's `pow` is asked."""
+    """2 to the power x, x >= 0; straight between whole powers, so that no `pow` is asked."""
     whole = int(x)
     return float(1 << whole) * (1 + x - whole)
 
 
-def _colours(stream: Stream, *, contrast: float) -> tuple[list[float], list[float]]:
-    """Two RGB colours that differ by at least `contrast` in the mean of their channels."""
-    first, second = stream.fractions(3), stream.fractions(3)
-    gap = (sum(second) - sum(first)) / 3
-    push = max(0.0, contrast - abs(gap)) * (1 if gap >= 0 else -1) / 2
-    return [0.08 + 0.84 * x - push for x in first], [0.08 + 0.84 * x + push for x in second]
+def _colours(stream: Stream, ground: Colours) -> Colours:
+    """Of six colours the one farthest from the ground, and a dark or a light tone of it."""
+    drawn = [[0.04 + 0.92 * x for x in stream.fractions(3)] for _ in range(6)]
+    apart = [min(_distance(colour, g) for g in ground) for colour in drawn]
+    first = drawn[apart.index(max(apart))]
+    lift = 0.0 if sum(first) > 1.5 else 0.65
+    return first, [lift + 0.35 * x for x in first]
 
 
-def _mix(first: list[float], second: list[float], share: Plane) -> Float32[np.ndarray, "3 h w"]:
+def _distance(a: Colour, b: Colour) -> float:
+    """Mean absolute difference of the channels."""
+    return sum(abs(x - y) for x, y in zip(a, b, strict=True)) / 3
+
+
+def _mix(first: Colour, second: Colour, share: Plane) -> Float32[np.ndarray, "3 h w"]:
     """The first colour where `share` is 0, the second where it is 1."""
     a, b = (np.array(colour, dtype=np.float32)[:, None, None] for colour in (first, second))
     return a + share * (b - a)

@@ -1,8 +1,8 @@
 """Random numbers that are the same on every machine and in every version of NumPy.
 
 NumPy promises that the raw 64-bit words of a bit generator never change; it does not promise that
-for what its `Generator` makes of them. Here the words become numbers by arithmetic that rounds alike
-on every processor.
+for what its `Generator` makes of them. Here the words become numbers by arithmetic that rounds
+alike on every processor.
 """
 
 import numpy as np

@@ -16,9 +16,9 @@ Plane = Float32[np.ndarray, "h w"]
 
 
 def plain(u: Plane, v: Plane, scale: float) -> Plane:
-    """No pattern: light in the middle, darker towards the rim."""
+    """No pattern: one colour in the middle, the other at the rim, like a ball."""
     del scale
-    return np.minimum(np.float32(0.8) * (u * u + v * v), np.float32(1))
+    return np.minimum(np.float32(1.1) * (u * u + v * v), np.float32(1))
 
 
 def stripes(u: Plane, v: Plane, scale: float) -> Plane:

@@ -21,8 +21,8 @@ class Augmented(Dataset[Sample]):
     """`data` with `transform` applied to each sample, by random numbers of its own.
 
     What becomes of sample i depends on (seed, epoch, i) alone: not on the order of access, on the
-    number of worker processes, or on torch's global generator, which is left as it was. So a run that
-    is resumed sees what it would have seen.
+    number of worker processes, or on torch's global generator, which is left as it was. So a run
+    that is resumed sees what it would have seen.
 
     Args:
         data: Samples whose image and mask are tv_tensors.
@@ -70,8 +70,8 @@ def random_crop(
 ) -> Transform:
     """Scale, cut out `height` x `width` at random, flip, and vary the colours.
 
-    Where the picture is too small, it is filled with zeros and the mask with `IGNORE`. Only image and
-    mask are kept: what is said of single objects would not survive the cut.
+    Where the picture is too small, it is filled with zeros and the mask with `IGNORE`. Only image
+    and mask are kept: what is said of single objects would not survive the cut.
 
     Args:
         height: Of the crop, in pixels.
@@ -106,7 +106,7 @@ _VOID = {tv_tensors.Image: 0, tv_tensors.Mask: IGNORE, "others": 0}
 """What appears where a picture ends, by kind of tensor."""
 
 
-class _RandomScale(v2.Transform):  # type: ignore[misc] - torchvision has no types
+class _RandomScale(v2.Transform):  # type: ignore[misc]  # torchvision has no types
     """Enlarge or reduce by a random factor, spread evenly on a logarithmic scale."""
 
     def __init__(self, least: float, greatest: float) -> None:

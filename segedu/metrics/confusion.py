@@ -37,11 +37,13 @@ class ConfusionMatrix:
             raise InputError(f"ConfusionMatrix: num_classes is {num_classes}; expected 1..{IGNORE}")
         self.counts: Int[Tensor, "c c"] = torch.zeros(num_classes, num_classes, dtype=torch.int64)
 
-    def update(self, prediction: Integer[Tensor, "*pixels"], target: Integer[Tensor, "*pixels"]) -> None:
+    def update(
+        self, prediction: Integer[Tensor, "*pixels"], target: Integer[Tensor, "*pixels"]
+    ) -> None:
         """Count the pixels of one batch.
 
         Args:
-            prediction: Class indices 0..C-1, of any shape; whatever it is where `target` is `IGNORE`.
+            prediction: Class indices 0..C-1, of any shape; anything where `target` is `IGNORE`.
             target: Class indices 0..C-1 or `IGNORE`, of the same shape.
 
         Raises:
@@ -61,7 +63,7 @@ class ConfusionMatrix:
     def _update_labelled(
         self, prediction: Integer[Tensor, "*pixels"], target: Integer[Tensor, "*pixels"]
     ) -> None:
-        """The same, pixel by labelled pixel: says what is wrong, and lets void pixels be anything."""
+        """The same for labelled pixels alone: says what is wrong, and lets void be anything."""
         num_classes = len(self.counts)
         labelled = target != IGNORE
         true, predicted = target[labelled].long(), prediction[labelled].long()
@@ -123,7 +125,7 @@ def _indices_fit(index: Integer[Tensor, "*pixels"], num_classes: int) -> bool:
 
 
 def _count(pair: Int[Tensor, " n"], num_classes: int) -> Int[Tensor, "256 c"] | None:
-    """How often each pair occurs, true class by predicted class; None if a row is no class and not void."""
+    """How often each pair occurs, true by predicted; None if a row is no class and not void."""
     if pair.numel() and pair.min() < 0:
         return None
     counts = pair.bincount(minlength=(IGNORE + 1) * num_classes)

@@ -1,4 +1,4 @@
-"""U-Net: go down to see far, come up to see sharp, and copy the detail across; chapter 10 builds it.
+"""U-Net: go down to see far, come up to see sharp, copy the detail across; chapter 10 builds it.
 
 Source: Ronneberger et al., "U-Net: Convolutional Networks for Biomedical Image Segmentation",
 MICCAI 2015, section 2 and figure 1. https://arxiv.org/abs/1505.04597

@@ -95,7 +95,7 @@ def _strip_pngs(cell: NotebookNode) -> None:
         if mime == "image/png":
             picture = Image.open(io.BytesIO(base64.b64decode(output.data[mime])))
             picture.load()
-            picture.info = {}
+            picture.info = {k: v for k, v in picture.info.items() if k == "transparency"}
             file = io.BytesIO()
             picture.save(file, "PNG", optimize=True)
             output.data[mime] = base64.b64encode(file.getvalue()).decode()

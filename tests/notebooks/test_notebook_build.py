@@ -327,11 +327,24 @@ def test_an_error_may_not_be_stored():
     assert flaws(executed(error)) == ["cell 1 (x) ends in ValueError: no"]
 
 
+def test_tidying_keeps_what_is_transparent():
+    file = io.BytesIO()
+    Image.new("RGB", (2, 1), "red").save(file, "PNG", transparency=(255, 0, 0))
+    png = base64.b64encode(file.getvalue()).decode()
+    notebook = executed(new_output("display_data", {"image/png": png}))
+    tidy(notebook)
+    [output] = notebook.cells[0].outputs
+    picture = Image.open(io.BytesIO(base64.b64decode(output.data["image/png"])))
+    assert picture.convert("RGBA").getpixel((0, 0))[3] == 0
+
+
 def test_tidying_takes_out_times_widgets_and_what_a_picture_says_of_its_maker():
     file = io.BytesIO()
     note = PngImagePlugin.PngInfo()
     note.add_text("Software", "Matplotlib")
-    Image.new("RGB", (2, 1), "red").save(file, "PNG", pnginfo=note, dpi=(80, 80))
+    Image.new("RGB", (2, 1), "red").save(
+        file, "PNG", pnginfo=note, dpi=(80, 80), icc_profile=b"maker"
+    )
     png = base64.b64encode(file.getvalue()).decode()
     notebook = executed(
         new_output("display_data", {"image/png": png}),

@@ -1,0 +1,64 @@
+# Each command sets up what it needs the first time. Variables you may set:
+#   PYTHON=python3.12        the Python to make .venv with (3.11 or newer)
+#   TORCH_INDEX=https://...  another index for torch and torchvision, such as a CPU-only build's
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: course test lab notebooks setup lint unit nbval smoke bench bugs clean
+
+course: $(VENV)/.course
+	$(BIN)/segedu run -o _build/course
+
+lab: $(VENV)/.course
+	$(BIN)/jupyter lab course
+
+notebooks: $(VENV)/.course
+	$(BIN)/segedu notebooks build
+
+setup: $(VENV)/.course
+
+test: lint smoke nbval unit
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell
+
+# With the smoke parameters and, where SEGEDU_DATA is set, on the real sets as well.
+smoke: $(VENV)/.dev
+	$(BIN)/segedu run --parameters course/parameters/smoke.yml -o _build/smoke
+
+# The stored outputs are those without SEGEDU_DATA; MATPLOTLIBRC gives the figures their stored size.
+nbval: $(VENV)/.dev
+	env -u SEGEDU_DATA -u MPLBACKEND MATPLOTLIBRC=$(CURDIR)/segedu/notebooks \
+	  $(BIN)/python -m pytest -o addopts="" -q -p no:cacheprovider --nbval --nbval-current-env \
+	  --nbval-cell-timeout=600 $(wildcard course/[0-9]*.ipynb)
+
+unit: $(VENV)/.dev
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m tests.benchmarks
+
+bugs: $(VENV)/.dev
+	$(BIN)/python tools/try_bugs.py $(BUGS)
+
+clean:
+	rm -rf _build $(VENV)
+
+$(VENV)/.course: pyproject.toml constraints.txt | $(VENV)/.torch
+	$(BIN)/pip install -q -c constraints.txt -e '.[course]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.course
+	$(BIN)/pip install -q -c constraints.txt -e '.[course,dev]'
+	touch $@
+
+$(VENV)/.torch:
+	$(PYTHON) -m venv $(VENV)
+	$(if $(TORCH_INDEX),$(BIN)/pip install -q -c constraints.txt --index-url $(TORCH_INDEX) torch torchvision)
+	touch $@

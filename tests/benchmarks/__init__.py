@@ -1,0 +1,1 @@
+"""Ratios against the peers that practitioners use, taken side by side: `make bench`."""

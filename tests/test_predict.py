@@ -1,0 +1,131 @@
+import errno
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from segedu import predict
+from segedu.checkpoints import save_checkpoint
+from segedu.data.images import read_image, read_index
+from segedu.data.scenes import CLASSES, Scenes
+from segedu.errors import InputError
+from segedu.models.registry import build
+from segedu.palette import class_colours
+from segedu.predict import load_trained, predict_file, predict_mask
+
+ABOUT = {"model": "unet", "classes": list(CLASSES), "options": {"widths": [4, 8]}}
+
+
+def several_classes():
+    """A network with random weights that finds each class about equally often."""
+    torch.manual_seed(1)
+    model = build("unet", len(CLASSES), widths=(4, 8)).eval()
+    with torch.no_grad():
+        logits = model(Scenes(1)[0]["image"].as_subclass(torch.Tensor)[None])
+        model.classify.bias -= logits.median(dim=3).values.median(dim=2).values[0]
+    return model
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    model = several_classes()
+    other = build("unet", len(CLASSES), widths=(4, 8))
+    path = tmp_path / "run.pt"
+    state = {"about": ABOUT, "best": model.state_dict(), "model": other.state_dict()}
+    save_checkpoint(path, state)
+    return path
+
+
+@pytest.fixture
+def trained(checkpoint):
+    return load_trained(checkpoint, device="cpu")
+
+
+def png(path, array):
+    Image.fromarray(array).save(path)
+    return path
+
+
+def test_the_best_weights_are_the_ones_used(checkpoint, trained):
+    assert trained.model.classify.bias.equal(several_classes().classify.bias)
+    assert not trained.model.training
+    assert trained.classes == CLASSES
+
+
+@pytest.mark.parametrize(
+    ("array", "size"),
+    [
+        (np.zeros((1, 1, 3), np.uint8), (1, 1)),
+        (np.full((37, 53, 4), 99, np.uint8), (37, 53)),
+        (np.full((20, 31), 99, np.uint8), (20, 31)),
+        (np.full((31, 20), 40000, np.uint16), (31, 20)),
+    ],
+    ids=["one pixel", "RGBA", "grey", "16 bits"],
+)
+def test_mask_and_overlay_have_the_size_of_the_picture(tmp_path, trained, array, size):
+    paths = predict_file(trained, png(tmp_path / "a.png", array), tmp_path / "new" / "out")
+    assert [path.name for path in paths] == ["a_mask.png", "a_overlay.png"]
+    assert read_index(paths[0]).shape == size
+    assert read_image(paths[1]).shape == (3, *size)
+
+
+def test_the_mask_holds_the_most_likely_class_and_shows_its_colour(tmp_path, trained):
+    scene = Scenes(1)[0]["image"]
+    array = (scene * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    mask_path, overlay_path = predict_file(trained, png(tmp_path / "a.png", array), tmp_path)
+    with torch.inference_mode():
+        expected = trained.model(scene.as_subclass(torch.Tensor)[None]).argmax(1)[0]
+    assert read_index(mask_path).equal(expected)
+    assert len(expected.unique()) > 1
+    with Image.open(mask_path) as file:
+        colours = np.asarray(file.convert("RGB"))
+    assert (colours == class_colours(6)[expected]).all()
+    overlay = read_image(overlay_path)
+    assert (overlay != scene).any(0).equal(expected > 0)
+
+
+def test_a_picture_on_its_side_gets_an_upright_mask(tmp_path, trained):
+    photo = Image.new("RGB", (16, 8))
+    exif = photo.getexif()
+    exif[0x0112] = 6
+    photo.save(tmp_path / "a.jpg", exif=exif)
+    assert read_index(predict_file(trained, tmp_path / "a.jpg", tmp_path)[0]).shape == (16, 8)
+
+
+def test_tiles_give_what_the_whole_picture_gives(monkeypatch, trained):
+    image = torch.cat([Scenes(4)[i]["image"] for i in range(4)], dim=2)[:, :, :331]
+    whole = predict_mask(trained, image)
+    monkeypatch.setattr(predict, "TILE", 64)
+    monkeypatch.setattr(predict, "MARGIN", 40)
+    assert predict_mask(trained, image).equal(whole)
+
+
+@pytest.mark.parametrize("length", [1, 767, 768, 769, 5000])
+def test_tiles_cover_every_pixel_once(length):
+    spans = predict._spans(length)
+    assert [spans[0].start, spans[-1].stop] == [0, length]
+    assert all(a.stop == b.start for a, b in pairwise(spans))
+    assert max(span.stop - span.start for span in spans) <= 768
+
+
+def test_a_full_disk_leaves_nothing(tmp_path, trained, monkeypatch):
+    picture = png(tmp_path / "a.png", np.zeros((8, 8, 3), np.uint8))
+    save = Image.Image.save
+
+    def fail(self, path, **options):
+        save(self, path, **options)
+        if "overlay" in path.name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", fail)
+    with pytest.raises(InputError, match="No space left"):
+        predict_file(trained, picture, tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_checkpoint_that_does_not_say_its_model_is_refused(tmp_path):
+    save_checkpoint(tmp_path / "a.pt", {"about": {}, "best": {}})
+    with pytest.raises(InputError, match="does not say which model"):
+        load_trained(tmp_path / "a.pt")

@@ -1,0 +1,93 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from segedu import recipes
+from segedu.config import TrainConfig
+from segedu.data.scenes import CLASSES, Scenes
+from segedu.errors import InputError
+from segedu.recipes import RECIPES, Recipe, prepare
+
+
+@pytest.fixture
+def my_folder(tmp_path):
+    """Twelve scenes as a reader's own images and masks."""
+    for name in ("images", "masks"):
+        (tmp_path / "mine" / name).mkdir(parents=True)
+    for i in range(12):
+        sample = Scenes(12, size=32)[i]
+        pixels = (sample["image"] * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+        Image.fromarray(pixels).save(tmp_path / "mine" / "images" / f"{i:02}.png")
+        mask = sample["mask"].numpy().astype(np.uint8)
+        Image.fromarray(mask).save(tmp_path / "mine" / "masks" / f"{i:02}.png")
+    return tmp_path / "mine"
+
+
+def test_a_plan_says_all_that_a_checkpoint_must_know():
+    plan = prepare("scenes", "unet", {"epochs": 3, "seed": 4})
+    assert plan.config.epochs == 3
+    assert plan.config.batch_size == RECIPES["scenes"].config.batch_size
+    assert plan.classes == CLASSES
+    assert plan.about["model"] == "unet"
+    assert plan.about["data"] == "scenes"
+
+
+def test_the_first_weights_depend_on_the_seed_alone():
+    plans = [prepare("scenes", "unet", {"seed": seed}) for seed in (1, 1, 2)]
+    first, same, other = (plan.model.classify.weight for plan in plans)
+    assert first.equal(same)
+    assert not first.equal(other)
+
+
+def test_a_readers_own_folder_trains_and_scores(my_folder, tmp_path):
+    plan = prepare(str(my_folder), "unet", {"epochs": 1, "device": "cpu"})
+    assert len(plan.train_data) + len(plan.val_data) == 12
+    assert len(plan.val_data) >= 1
+    assert plan.about["data"] == "mine"
+    (epoch,) = plan.train(tmp_path / "run.pt")
+    scores = plan.score(tmp_path / "run.pt")
+    assert scores.mean_iou() == pytest.approx(epoch.val_miou)
+
+
+def test_the_same_pictures_are_held_out_each_time(my_folder):
+    first, again = (prepare(str(my_folder), "unet", {}).val_data.indices for _ in range(2))
+    assert list(first) == list(again)
+
+
+def test_a_set_without_classes_is_refused(monkeypatch):
+    class Outlines(torch.utils.data.Dataset):
+        def __getitem__(self, index):
+            return {"image": torch.zeros(3, 8, 8)}
+
+    monkeypatch.setattr("segedu.data.catalog.load", lambda *_args, **_options: Outlines())
+    with pytest.raises(InputError, match="has no classes to learn"):
+        prepare("bsds", "unet", {})
+
+
+def test_an_unknown_set_or_model_is_refused(tmp_path):
+    with pytest.raises(InputError, match="did you mean scenes"):
+        prepare("scene", "unet", {})
+    with pytest.raises(InputError, match="no model 'resnet'"):
+        prepare("scenes", "resnet", {})
+    with pytest.raises(InputError, match="images/ and masks/"):
+        prepare(str(tmp_path), "unet", {})
+
+
+def test_a_recipe_without_a_crop_changes_nothing():
+    assert Recipe(config=TrainConfig()).augment() is None
+
+
+def test_a_recipe_crops_to_its_size():
+    recipe = Recipe(config=TrainConfig(), crop=(24, 40), scale=(0.5, 1), colour=0.2)
+    sample = recipe.augment()(Scenes(1)[0])
+    assert sample["mask"].shape == (24, 40)
+
+
+def test_repeats_show_a_picture_several_times_in_an_epoch(monkeypatch):
+    changed = {**RECIPES, "scenes": replace(RECIPES["scenes"], repeats=3)}
+    monkeypatch.setattr(recipes, "RECIPES", changed)
+    plan = prepare("scenes", "unet", {})
+    assert len(plan.train_data) == 3 * 1024
