@@ -17,7 +17,11 @@ def pick_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise InputError(f"device {name!r}: not a device; use auto, cuda, mps or cpu") from error
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.mps.is_available()}
+    there = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
     if not there.get(device.type, False):
         raise InputError(f"device {name!r}: this machine has none; use auto or cpu")
     return device
@@ -36,4 +40,4 @@ def mixed_precision(device: torch.device) -> torch.dtype:
 def _fastest() -> str:
     if torch.cuda.is_available():
         return "cuda"
-    return "mps" if torch.mps.is_available() else "cpu"
+    return "mps" if torch.backends.mps.is_available() else "cpu"

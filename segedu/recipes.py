@@ -70,10 +70,10 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             options=FOUR_LEVELS,
         ),
         "nuclei": Recipe(
-            config=TrainConfig(epochs=20, batch_size=8, learning_rate=5e-3),
+            config=TrainConfig(epochs=30, batch_size=8, learning_rate=5e-3),
             crop=(192, 192),
-            scale=(0.7, 1.4),
-            colour=0.3,
+            scale=(0.5, 1.4),
+            colour=0.6,
             repeats=2,
             options=FOUR_LEVELS,
         ),

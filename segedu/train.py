@@ -60,8 +60,13 @@ def fit(  # noqa: PLR0913 - all but four have a default that serves
             of another run, or the loss is no longer a number.
 
     Example:
-        >>> for epoch in fit(model, train_data, val_data, num_classes=4):  # doctest: +SKIP
-        ...     print(f"{epoch.number}: mean IoU {epoch.val_miou:.3f}")
+        >>> from segedu.data.scenes import Scenes
+        >>> from segedu.models.unet import UNet
+        >>> model, scenes = UNet(6, widths=(4, 8)), Scenes(4, size=16)
+        >>> for epoch in fit(model, scenes, scenes, num_classes=6, config=TrainConfig(epochs=2)):
+        ...     print(epoch.number)
+        0
+        1
     """
     run = begin(model, _count(train_data), config)
     if checkpoint and checkpoint.exists():

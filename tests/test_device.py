@@ -10,7 +10,7 @@ from segedu.errors import InputError
 )
 def test_auto_is_the_fastest_device_there_is(monkeypatch, cuda, mps, best):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
-    monkeypatch.setattr(torch.mps, "is_available", lambda: mps)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     assert pick_device("auto").type == best
 
 

@@ -30,14 +30,14 @@
 seed = 0
 device = "auto"
 photo = ""  # path of a picture of yours, as seen from this notebook's folder
+photo_size = 600  # pixels that its longer side is shrunk to
 image_size = 64  # height and width of the drawn scenes, in pixels
 difficulty = 0.2  # of the scenes, from 0 to 1
 train_pictures = 512
 test_pictures = 64
 epochs = 8  # how often the network sees each training picture
 few_epochs = 50  # the same for the network of section 10, which learns 16 pictures by heart
-# What the text claims of a run with these settings. A shorter run can promise less.
-least_miou = 0.75
+least_miou = 0.75  # from here: what the text claims of this run; a shorter one promises less
 least_object_iou = 0.8
 least_gap = 0.1
 least_ratio = 1.5
@@ -267,7 +267,13 @@ def one_epoch(model, optimizer, schedule, images, masks):
 # %% [markdown]
 # `cross_entropy_loss` asks each pixel how surprised the network was by its true class ([chapter 06](06_cross_entropy.ipynb)). `AdamW` and `OneCycleLR` decide how far each
 # step goes ([chapter 11](11_training.ipynb)). The line with `autocast` computes with 16-bit numbers, which many processors do faster, while others only imitate them, and crawl.
-# So we ask the clock, with a network that is thrown away.
+# So we ask the clock, with a network that is thrown away. First the pictures to learn from, drawn with another seed than those of the test.
+
+# %%
+train_images, train_masks = in_memory(
+    Scenes(train_pictures, size=image_size, seed=seed, difficulty=difficulty)
+)
+check("pictures to learn from", len(train_images), train_pictures)
 
 
 # %% tags=["nbval-ignore-output"]
@@ -282,7 +288,7 @@ def seconds_of_a_step(images, masks):
 
 seconds = {}
 for use_16_bits in (False, True):
-    seconds[use_16_bits] = seconds_of_a_step(test_images, test_masks)
+    seconds[use_16_bits] = seconds_of_a_step(train_images, train_masks)
     print(f"{16 if use_16_bits else 32} bits: {1000 * seconds[use_16_bits]:.0f} ms a step")
 use_16_bits = seconds[True] < seconds[False]
 
@@ -300,9 +306,6 @@ def predict(model, images):
     return model(images.to(place)).argmax(dim=1).cpu()
 
 
-train_images, train_masks = in_memory(
-    Scenes(train_pictures, size=image_size, seed=seed, difficulty=difficulty)
-)
 losses, glimpses, start = [], [predict(model, test_images)], time.perf_counter()
 for epoch in range(epochs):
     losses += one_epoch(model, optimizer, schedule, train_images, train_masks)
@@ -321,7 +324,7 @@ ax.legend()
 check("the first loss is not far from log 6", losses[0], math.log(6), tol=0.6)
 check_at_least("what it has fallen by", losses[0] - per_epoch[-1], 0.0)
 
-# %% alt="One test picture and what the network sees in it before training, after several epochs and after the last, and the truth. First noise, then dark ground with blobs, then shapes with wrong and changing classes, at last nearly the truth." tags=["nbval-ignore-output"]
+# %% alt="One test picture and what the network sees in it before training, after several epochs and after the last, and the truth. First one class everywhere, then blobs where the objects are, then shapes with wrong and changing classes, at last nearly the truth." tags=["nbval-ignore-output"]
 shown = torch.linspace(0, epochs, 6).long().unique().tolist()
 fig, axes = show.grid(1, len(shown) + 2, "The network learns to see", width=1.5)
 show.image(axes[0], test_images[0], "picture")
@@ -662,7 +665,7 @@ check_at_least("its objects are not: pixels that changed", changed, 1)
 # | driving | where is road, where is a person? | CamVid: street scenes from a moving car | [08](08_metrics.ipynb), [12](12_context.ipynb), [14](14_transfer.ipynb) |
 # | medicine, biology | which pixels are a cell's nucleus, and how many are there? | Nuclei | [04](04_regions_and_superpixels.ipynb), [18](18_mask_rcnn.ipynb) |
 # | | where does one nerve cell end? | Membranes: electron microscope | [10](10_unet.ipynb), [22](22_deploy.ipynb) |
-# | inspection | where is the crack, 0.3 % of the tile? | Tiles: surface defects | [07](07_overlap_losses.ipynb) |
+# | inspection | where is the crack, a few pixels of the tile? | Tiles: surface defects | [07](07_overlap_losses.ipynb) |
 # | photographs | cut out the cat | Pets | [11](11_training.ipynb), [13](13_crf.ipynb), [14](14_transfer.ipynb) |
 # | | everything in the picture | COCO | [02](02_masks_and_data.ipynb), [18](18_mask_rcnn.ipynb), [19](19_instance_metrics.ipynb) |
 # | | where do people see an outline? | BSDS500 | [03](03_thresholds_and_edges.ipynb) |
@@ -681,15 +684,17 @@ checkpoint, picture_file = Path(folder.name) / "first.pt", Path(folder.name) / "
 options = {"widths": [16, 32, 64, 128]}
 about = {"model": "unet", "classes": list(CLASSES), "options": options}
 save_checkpoint(checkpoint, {"best": model.state_dict(), "about": about})
+print(f"checkpoint: {checkpoint.stat().st_size / 1e6:.1f} MB")
 
+# %% tags=["nbval-ignore-output"]
 coffee = torch.from_numpy(skimage.data.coffee().copy()).movedim(-1, 0) / 255
 original = read_image(Path(photo)) if photo else coffee
-shrink = min(1.0, 600 / max(original.shape[1:]))  # a telephone's pictures are needlessly large
+shrink = min(
+    1.0, photo_size / max(original.shape[1:])
+)  # a telephone's pictures are needlessly large
 size = [round(shrink * side) for side in original.shape[1:]]
 transforms.to_pil_image(transforms.resize(original, size, antialias=True)).save(picture_file)
-print(
-    f"checkpoint: {checkpoint.stat().st_size / 1e6:.1f} MB; photograph: {size[0]} x {size[1]} pixels"
-)
+print(f"photograph: {size[0]} x {size[1]} pixels")
 
 # %% alt="A photograph of a cup of coffee on a saucer, the mask and the overlay: patches of several classes, ragged at the edges, that have little to do with cup, saucer, spoon and table." tags=["nbval-ignore-output"]
 trained = load_trained(checkpoint, device=device)
@@ -748,7 +753,7 @@ check_at_least("p never falls below 1/6: it cannot decline", p_photo, 1 / 6 - 1e
 # segedu predict runs/mine.pt holiday.jpg -o out
 # ```
 #
-# The first trains a network like this one with the same steps and saves it; the second does what the cell above did, and writes `out/holiday_mask.png` and `out/holiday_overlay.png`.
+# The first trains a network like this one, with the same kind of loop, and saves it; the second does what the cell above did, and writes `out/holiday_mask.png` and `out/holiday_overlay.png`.
 
 # %%
 folder.cleanup()  # this chapter's own files go
@@ -758,7 +763,7 @@ folder.cleanup()  # this chapter's own files go
 #
 # ### A score on the pictures it learned from
 #
-# You have 16 annotated pictures, and no more. You train for long, score, and the score is excellent. **Predict:** what does this network get on the test pictures?
+# You have 16 annotated pictures, and no more. You train for long, score it on these 16, and the score looks excellent. **Predict:** what does this network get on the test pictures?
 
 
 # %% tags=["nbval-ignore-output"]
@@ -829,7 +834,7 @@ check_at_most("with eval(): share of pixels that change", company.double().mean(
 # > **In the article, 2.1: boundary detection.** It calls boundary detection a step that comes before segmentation. That holds for some classical methods, which grow regions between edges ([chapter 04](04_regions_and_superpixels.ipynb)). For a learned network it is wrong: ours was given pictures and nothing else, and its
 # > boundaries are wherever its masks end. And it is imprecise for boundary detection, a task of its own, with its own truth and score.
 #
-# That the scores are different things, one cell shows. Move the true mask of our scene by one pixel to the right, and judge it twice: as a mask, and as a boundary, with no tolerance for misplaced lines.
+# That the scores are different things, one cell shows. Move the true mask of our scene by one pixel to the right (what leaves on the right comes back on the left), and judge it twice: as a mask, and as a boundary, with no tolerance for misplaced lines.
 #
 # **Predict:** which of the two scores suffers more?
 
@@ -840,8 +845,8 @@ as_mask.update(moved, semantic)
 found, true = boundary_of(moved), boundary_of(semantic)
 hits = (found & true).sum().item()
 as_boundary = 2 * hits / (found.sum() + true.sum()).item()  # F: 2 hits / (found + true)
-check_at_least("mean IoU of the moved mask", as_mask.mean_iou(), 0.7)
-check_at_most("F of its boundary pixels", as_boundary, 0.65)
+check_at_least("mean IoU of the moved mask", as_mask.mean_iou(), 0.65)
+check_at_most("F of its boundary pixels", as_boundary, 0.6)
 
 # %% [markdown]
 # A good mask, and a bad boundary. The F-measure in use allows a line to be off by a few pixels, and says by how many ([chapter 03](03_thresholds_and_edges.ipynb)). Semantic, instance, panoptic and boundary tasks differ in truth, output and score. None is a step on the way to another.
@@ -860,7 +865,7 @@ check_at_most("F of its boundary pixels", as_boundary, 0.65)
 #
 # <details><summary>Answer</summary>
 #
-# Class 3, a triangle, and the picture's seventh object: not necessarily its seventh triangle. 255 is void. Note that $255 // 1000 = 0$: who divides without looking turns void into ground.
+# Class 3, a triangle, and the picture's seventh object: not necessarily its seventh triangle. 255 is void. Note that `255 // 1000` is 0: who divides without looking turns void into ground.
 #
 # </details>
 #

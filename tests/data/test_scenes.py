@@ -44,7 +44,10 @@ def test_scenes_are_the_same_pictures_on_every_machine():
         digest.update((sample["image"] * 255).round().to(torch.uint8).numpy().tobytes())
         for key in ("mask", "panoptic", "instance_map", "labels"):
             digest.update(sample[key].numpy().astype("<i8").tobytes())
-    assert digest.hexdigest() == "e6c97357c986cbcd7a7d233c796df9b9d6266d86eaf572d4c9b994e9e7d2be77"def test_a_scene_depends_on_its_seed_and_index_alone():
+    assert digest.hexdigest() == "e6c97357c986cbcd7a7d233c796df9b9d6266d86eaf572d4c9b994e9e7d2be77"
+
+
+def test_a_scene_depends_on_its_seed_and_index_alone():
     a, b = Scenes(5), Scenes(50)
     later = a[3]
     a[0]
