@@ -78,10 +78,11 @@ def _worst_difference(
 
 def _short(value: np.ndarray[Any, np.dtype[Any]]) -> str:
     """A number with four digits; up to six entries of an array, or its shape and range."""
-    if value.dtype == bool or value.dtype.kind in "US":
-        return str(value.item()) if not value.ndim else str(value.tolist())
+    if not value.ndim and value.dtype.kind in "bUS":
+        return str(value.item())
     if not value.ndim:
         return f"{value.item():.4g}" if value.dtype.kind == "f" else str(value.item())
     if value.size <= 6:
         return np.array2string(value, precision=4, separator=", ").replace("\n", "")
-    return f"{'x'.join(map(str, value.shape))} entries in [{value.min():.4g}, {value.max():.4g}]"
+    low, high = value.astype(np.float64).min(), value.astype(np.float64).max()
+    return f"{'x'.join(map(str, value.shape))} entries in [{low:.4g}, {high:.4g}]"

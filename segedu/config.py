@@ -20,7 +20,7 @@ class TrainConfig:
         patience: Epochs without a better validation mean IoU after which training stops.
         seed: Decides the order of the training data, its augmentation, and the model's own dice.
         device: Where to compute: "auto", "cpu", "cuda" or "mps".
-        amp: Compute in 16 bits where that is safe.
+        amp: Compute in 16 bits where that is safe and quick.
         channels_last: Keep a pixel's channels together in memory, as fast convolutions want them.
         workers: Processes that load data; 0 loads it in this one.
     """

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from segedu.config import TrainConfig
 from segedu.data.sample import IGNORE, Sample, collate
 from segedu.data.transforms import Augmented, Transform, mixed_seed
-from segedu.device import mixed_precision, pick_device
+from segedu.device import is_quick_in_16_bits, mixed_precision, pick_device
 from segedu.errors import InputError
 from segedu.losses import cross_entropy_loss
 from segedu.metrics.confusion import ConfusionMatrix
@@ -144,7 +144,8 @@ def _images(batch: dict[str, Any], device: torch.device, config: TrainConfig) ->
 
 
 def _autocast(device: torch.device, config: TrainConfig) -> torch.autocast:
-    return torch.autocast(device.type, dtype=mixed_precision(device), enabled=config.amp)
+    enabled = config.amp and is_quick_in_16_bits(device)
+    return torch.autocast(device.type, dtype=mixed_precision(device), enabled=enabled)
 
 
 def _shuffled(

@@ -69,9 +69,11 @@ def test_the_line_shows_the_value(capsys):
     check("pi", math.pi, 3.14, tol=0.01)
     check("a few", torch.tensor([0.25, 0.5]), [0.25, 0.5])
     check("many", torch.arange(10.0), torch.arange(10.0))
+    check("all", torch.ones(9, dtype=torch.bool), 1)
     lines = capsys.readouterr().out.splitlines()
     assert lines == [
         "✓ pi: 3.142",
         "✓ a few: [0.25, 0.5 ]",
         "✓ many: 10 entries in [0, 9]",
+        "✓ all: 9 entries in [1, 1]",
     ]

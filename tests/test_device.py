@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from segedu.device import mixed_precision, pick_device
+from segedu.device import is_quick_in_16_bits, mixed_precision, pick_device
 from segedu.errors import InputError
 
 
@@ -29,3 +29,12 @@ def test_a_gpu_without_bfloat16_computes_in_float16(monkeypatch, has_bfloat16, d
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_options: has_bfloat16)
     assert mixed_precision(torch.device("cuda")) == dtype
     assert mixed_precision(torch.device("cpu")) == torch.bfloat16
+
+
+@pytest.mark.parametrize("has_bfloat16", [True, False])
+def test_a_cpu_computes_in_16_bits_only_if_it_has_them(monkeypatch, has_bfloat16):
+    for feature in ("avx512_bf16", "amx_tile", "arm_bf16"):
+        name = f"_is_{feature}_supported"
+        monkeypatch.setattr(torch.cpu, name, lambda: has_bfloat16, raising=False)
+    assert is_quick_in_16_bits(torch.device("cpu")) == has_bfloat16
+    assert is_quick_in_16_bits(torch.device("cuda"))

@@ -195,7 +195,8 @@ def test_training_stops_when_nothing_gets_better():
     assert len(epochs) == 1 + 2
 
 
-def test_sixteen_bits_train_about_as_well():
+def test_sixteen_bits_train_about_as_well(monkeypatch):
+    monkeypatch.setattr("segedu.train.is_quick_in_16_bits", lambda _device: True)
     settings = {**CONFIG.record(), "device": "cpu", "amp": True}
     _, half = run(TrainConfig(**settings), model=UNet(len(CLASSES), widths=(8, 16)))
     _, full = run(model=UNet(len(CLASSES), widths=(8, 16)))

@@ -107,7 +107,7 @@ class ConfusionMatrix:
 
     def pixel_accuracy(self) -> float:
         """Share of labelled pixels whose class was predicted; nan if none is labelled."""
-        return (self.counts.trace() / self.counts.sum()).item()
+        return (self.counts.trace().double() / self.counts.sum()).item()
 
     def _hit_true_predicted(
         self,
