@@ -62,7 +62,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             options={"widths": [16, 32, 64, 96]},
         ),
         "membranes": Recipe(
-            config=TrainConfig(epochs=24, batch_size=8, learning_rate=5e-3),
+            config=TrainConfig(epochs=40, batch_size=8, learning_rate=5e-3),
             crop=(192, 192),
             scale=(0.8, 1.25),
             colour=0.2,

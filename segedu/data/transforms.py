@@ -77,7 +77,8 @@ def random_crop(
         height: Of the crop, in pixels.
         width: Of the crop, in pixels.
         scale: Least and greatest factor by which the picture is enlarged first; 1 keeps its size.
-        upright: Whether up must stay up (street scenes): then there is no vertical flip or turn.
+        upright: Whether up must stay up (street scenes): then there is no vertical flip, and no
+            quarter turn, which square crops get otherwise.
         colour: Strength of brightness, contrast and saturation changes, in [0, 1); 0 for none.
     """
     steps: list[Transform] = [_semantic]
@@ -87,6 +88,8 @@ def random_crop(
     steps.append(v2.RandomHorizontalFlip())
     if not upright:
         steps.append(v2.RandomVerticalFlip())
+        if height == width:
+            steps.append(_RandomTranspose())
     if colour:
         steps.append(v2.ColorJitter(brightness=colour, contrast=colour, saturation=colour))
     return v2.Compose(steps)
@@ -104,6 +107,20 @@ def _semantic(sample: Sample) -> Sample:
 
 _VOID = {tv_tensors.Image: 0, tv_tensors.Mask: IGNORE, "others": 0}
 """What appears where a picture ends, by kind of tensor."""
+
+
+class _RandomTranspose(v2.Transform):  # type: ignore[misc]  # torchvision has no types
+    """Swap rows and columns, or do not; with the two flips this gives all quarter turns."""
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        del flat_inputs
+        return {"swap": torch.rand(()).item() < 0.5}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        if not params["swap"]:
+            return inpt
+        swapped = inpt.as_subclass(torch.Tensor).transpose(-1, -2).contiguous()
+        return tv_tensors.wrap(swapped, like=inpt)
 
 
 class _RandomScale(v2.Transform):  # type: ignore[misc]  # torchvision has no types

@@ -49,6 +49,19 @@ def test_what_must_stay_upright_does():
     assert not all(falls(random_crop(24, 32)))
 
 
+def test_square_crops_are_turned_by_quarters_too():
+    """Of a picture without symmetry the eight turns and flips are eight pictures."""
+    sample = striped(24, 24)
+    data = Augmented(torch.utils.data.Subset([sample], [0]), random_crop(24, 24))
+    seen = set()
+    for epoch in range(60):
+        data.epoch = epoch
+        turned = data[0]
+        assert torch.allclose(turned["image"][0] * 200, turned["mask"].float(), atol=1e-3)
+        seen.add(tuple(turned["mask"].flatten().tolist()))
+    assert len(seen) == 8
+
+
 def test_beyond_the_picture_there_is_no_label():
     sample = Augmented(One(), random_crop(64, 80))[0]
     outside = sample["mask"] == IGNORE
