@@ -78,7 +78,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             options=FOUR_LEVELS,
         ),
         "camvid": Recipe(
-            config=TrainConfig(epochs=32, batch_size=8, learning_rate=6e-3),
+            config=TrainConfig(epochs=28, batch_size=8, learning_rate=6e-3),
             crop=(192, 256),
             scale=(0.6, 1.2),
             upright=True,
