@@ -582,6 +582,8 @@ train_data = drawn(
     Scenes(train_scenes, size=image_size, seed=2 * seed, difficulty=difficulty), "image", "mask"
 )
 held_out = drawn(Scenes(64, size=image_size, seed=2 * seed + 1, difficulty=difficulty))
+
+# %% tags=["nbval-ignore-output"]
 torch.manual_seed(seed)
 net = UNet(len(CLASSES), widths)
 history = []
