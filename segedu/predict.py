@@ -22,8 +22,8 @@ from segedu.show import blend
 TILE = 768
 """Larger pictures are predicted in squares of this many pixels, so that any size fits in memory."""
 
-MARGIN = 128
-"""How much of its surroundings a tile sees; more than the networks' receptive fields reach."""
+MARGIN = 256
+"""How many pixels of its surroundings a tile sees; about as far as receptive fields reach."""
 
 
 @dataclass(frozen=True)

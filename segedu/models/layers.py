@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -34,6 +35,29 @@ class Normalize(nn.Module):
     def forward(self, image: Float[Tensor, "b in h w"]) -> Float[Tensor, "b in h w"]:
         """The image with roughly mean 0 and standard deviation 1."""
         return (image - self.mean) / self.std
+
+
+class Shrunk(nn.Module):
+    """A model that sees the image at 1/`factor` of its size: `factor` squared times less work.
+
+    What is finer than `factor` pixels is lost, and the model sees `factor` times further.
+
+    Args:
+        model: From (B, 3, H, W) images to (B, C, H, W) logits.
+        factor: 2 or more.
+    """
+
+    def __init__(self, model: nn.Module, factor: int) -> None:
+        super().__init__()
+        self.model = model
+        self.factor = factor
+
+    def forward(self, image: Float[Tensor, "b in h w"]) -> Float[Tensor, "b c h w"]:
+        """The model's logits for the shrunk image, enlarged again bilinearly."""
+        small = F.avg_pool2d(image, self.factor, ceil_mode=True, count_include_pad=False)
+        size = [self.factor * length for length in small.shape[-2:]]
+        logits = F.interpolate(self.model(small), size=size, mode="bilinear", align_corners=False)
+        return logits[..., : image.shape[-2], : image.shape[-1]]
 
 
 def conv_norm_relu(in_channels: int, out_channels: int) -> tuple[nn.Module, ...]:

@@ -1,10 +1,11 @@
 import jaxtyping
 import pytest
 import torch
+from torch import nn
 
 from segedu.errors import InputError
 from segedu.losses import cross_entropy_loss
-from segedu.models.layers import Normalize
+from segedu.models.layers import Normalize, Shrunk
 from segedu.models.registry import build
 from segedu.models.unet import UNet
 
@@ -85,3 +86,33 @@ def test_weights_fit_a_unet_of_the_paper():
     model = UNet(2, in_channels=1, widths=(64, 128, 256, 512, 1024))
     convolutions = [m for m in model.modules() if isinstance(m, torch.nn.Conv2d)]
     assert len(convolutions) == 2 * 9 + 1  # the paper's 23 less its four up-convolutions
+
+
+@pytest.mark.parametrize("size", [(32, 32), (33, 47), (1, 1), (2, 5)])
+def test_a_shrunk_model_scores_every_pixel(size):
+    model = build("unet", 5, widths=(4, 8), shrink=2).eval()
+    assert model(torch.rand(2, 3, *size)).shape == (2, 5, *size)
+
+
+def test_a_shrunk_model_sees_the_mean_of_each_block_of_pixels():
+    seen = []
+
+    class Spy(nn.Module):
+        def forward(self, image):
+            seen.append(image)
+            return image
+
+    image = torch.arange(24.0).reshape(1, 1, 4, 6)
+    logits = Shrunk(Spy(), 2)(image)
+    assert seen[0].tolist() == [[[[3.5, 5.5, 7.5], [15.5, 17.5, 19.5]]]]
+    # halfway between the centres 0.5 and 2.5 stand 1/4 and 3/4 of the way
+    assert logits[0, 0, 0].tolist() == pytest.approx([3.5, 4.0, 5.0, 6.0, 7.0, 7.5])
+    assert logits[0, 0, :, 0].tolist() == pytest.approx([3.5, 6.5, 12.5, 15.5])
+
+
+def test_a_shrunk_model_averages_only_the_pixels_there_are():
+    class Same(nn.Module):
+        def forward(self, image):
+            return image
+
+    assert torch.allclose(Shrunk(Same(), 4)(torch.ones(1, 3, 5, 7)), torch.ones(1, 3, 5, 7))
