@@ -1,20 +1,19 @@
 """COCO: everyday photographs with their objects, and with every pixel's panoptic segment."""
 
 import json
-import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Int64
-from pycocotools import mask as rle
+from pycocotools import mask as peer
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
+from segedu.data import rle
 from segedu.data.images import read_image
 from segedu.data.instances import boxes_around
 from segedu.data.paired import Pair, need_same_size
@@ -194,15 +193,18 @@ def semantic_mask(
 
 def _pixels(segmentation: Any, height: int, width: int) -> Bool[Tensor, "h w"]:
     """The pixels of one object, stored as polygons or as run lengths, compressed or not."""
-    encoded = segmentation
     if isinstance(segmentation, list):
-        encoded = rle.merge(rle.frPyObjects(segmentation, height, width))
-    elif isinstance(segmentation["counts"], list):
-        encoded = rle.frPyObjects(segmentation, height, width)
-    with warnings.catch_warnings():  # pycocotools 2.0 makes arrays in a way that NumPy 2 deplores
-        warnings.simplefilter("ignore", DeprecationWarning)
-        pixels = rle.decode(encoded)
-    return torch.from_numpy(pixels.astype(np.bool_))
+        outlines = peer.merge(peer.frPyObjects(segmentation, height, width))
+        segmentation = {"size": [height, width], "counts": outlines["counts"]}
+    if segmentation["size"] != [height, width]:
+        raise InputError(
+            f"run lengths are of a mask of size {segmentation['size']}; expected "
+            f"{[height, width]}, the photograph's; get the set again"
+        )
+    counts = segmentation["counts"]
+    if not isinstance(counts, list):
+        counts = rle.from_string(counts)
+    return torch.from_numpy(rle.decode(counts, height, width))
 
 
 def _segment_ids(path: Path) -> Int64[Tensor, "h w"]:

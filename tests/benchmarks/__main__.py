@@ -4,10 +4,14 @@ import time
 import warnings
 from collections.abc import Callable
 
+import numpy as np
 import torch
+from pycocotools import mask as peer
+from scipy import ndimage
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from segedu.config import TrainConfig
+from segedu.data import rle
 from segedu.data.sample import IGNORE, Sample, collate
 from segedu.data.scenes import CLASSES, Scenes
 from segedu.losses import cross_entropy_loss
@@ -28,6 +32,7 @@ def main() -> None:
     unet_against_smp()
     fit_against_a_bare_loop()
     confusion_against_torchmetrics()
+    rle_against_pycocotools()
     scenes_per_second()
 
 
@@ -131,6 +136,34 @@ def confusion_against_torchmetrics() -> None:
             target=least,
         )
     torch.set_num_threads(threads)
+
+
+def rle_against_pycocotools() -> None:
+    """480 rows, to string and back, one thread: a scene's objects, soft blobs, and noise."""
+    generator = np.random.default_rng(0)
+    blobs = ndimage.gaussian_filter(generator.normal(size=(480, 640)), 12) > 0
+    kinds = {
+        "objects": list(Scenes(2, size=480)[0]["masks"].numpy()),
+        "blobs": [blobs] * 4,
+        "noise": [generator.random((480, 640)) < 0.5] * 4,
+    }
+    for kind, masks in kinds.items():
+        stored = [np.asfortranarray(mask, dtype=np.uint8) for mask in masks]
+        encoded = [peer.encode(mask) for mask in stored]
+        report(
+            f"RLE encode, {kind} / pycocotools",
+            lambda: [rle.to_string(rle.encode(mask)) for mask in stored],  # noqa: B023 - within the loop
+            lambda: [peer.encode(mask) for mask in stored],  # noqa: B023
+            target=0.5,
+            rounds=25,
+        )
+        report(
+            f"RLE decode, {kind} / pycocotools",
+            lambda: [rle.decode(rle.from_string(x["counts"]), *x["size"]) for x in encoded],  # noqa: B023
+            lambda: [peer.decode(x) for x in encoded],  # noqa: B023
+            target=0.5,
+            rounds=25,
+        )
 
 
 def scenes_per_second() -> None:

@@ -59,6 +59,14 @@ def test_objects_are_polygons_or_run_lengths_of_both_kinds(root):
     assert sample["crowd"].tolist() == [False, False, True]
 
 
+def test_run_lengths_of_another_size_are_refused_with_both_sizes(root):
+    stored = json.loads((root / INSTANCES).read_text())
+    stored["annotations"][2]["segmentation"]["size"] = [6, 4]
+    (root / INSTANCES).write_text(json.dumps(stored))
+    with pytest.raises(InputError, match=r"of size \[6, 4\]; expected \[4, 6\]"):
+        Coco(root)[0]
+
+
 def test_labels_count_the_categories_from_1_without_gaps(root):
     data = Coco(root)
     assert data[0]["labels"].tolist() == [1, 2, 1]
