@@ -20,9 +20,9 @@ def boundary_loss(logits: Logits, target: Target) -> Scalar:
     picture; without any outline in the batch the loss is 0. It says nothing of a picture with a
     single class, so it is added to another loss.
 
-    Source: Kervadec et al., "Boundary loss for highly unbalanced segmentation", MIDL 2019, eq. 4
-    and 5: the integral of signed distance times probability, here with the truth's own integral
-    taken off, so that the best value is 0. https://proceedings.mlr.press/v102/kervadec19a.html
+    Source: Kervadec et al., "Boundary loss for highly unbalanced segmentation", MIDL 2019, section
+    2: the integral of signed distance times probability, here with the truth's own integral taken
+    off, so that the best value is 0. https://proceedings.mlr.press/v102/kervadec19a.html
     """
     p = logits.softmax(dim=1)
     distance = signed_distances(target, logits.shape[1]).to(p)

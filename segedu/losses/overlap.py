@@ -33,7 +33,7 @@ def jaccard_loss(logits: Logits, target: Target) -> Scalar:
     A class that is absent has no such score, and is left out.
 
     Source: Rahman and Wang, "Optimizing Intersection-Over-Union in Deep Neural Networks for Image
-    Segmentation", ISVC 2016, section 3. https://doi.org/10.1007/978-3-319-50835-1_22
+    Segmentation", ISVC 2016, the loss L_IoU. https://doi.org/10.1007/978-3-319-50835-1_22
     """
     hit, predicted, true = _soft_counts(logits, target)
     return _mean(1 - hit / (predicted + true - hit))
@@ -54,7 +54,7 @@ def tversky_loss(
         InputError: If alpha or beta is out of its range.
 
     Source: Salehi et al., "Tversky loss function for image segmentation using 3D fully
-    convolutional deep networks", MLMI 2017, eq. 3; the defaults are those it found best.
+    convolutional deep networks", MLMI 2017, section 2; the defaults are those it found best.
     https://arxiv.org/abs/1706.05721
     """
     if alpha < 0 or beta <= 0:

@@ -55,7 +55,8 @@ def binary_cross_entropy_loss(logits: Logits, target: Target) -> Scalar:
     """
     classes = logits.shape[1]
     labelled = target != IGNORE
-    against = -F.logsigmoid(-logits)  # what y = 0 costs; y = 1 costs that minus the logit
+    # What y = 0 costs; y = 1 costs that minus the logit. The threshold keeps double's last digit.
+    against = F.softplus(logits, threshold=40)
     if classes == 1:
         for_true = logits[:, 0] * (target == 1)
     else:
