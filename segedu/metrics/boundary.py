@@ -205,20 +205,23 @@ def _partners(
 ) -> Bool[np.ndarray, " n"]:
     """Which points get one of `others` for themselves, in a largest matching of least distance.
 
-    Each point may also stay alone, at a price that no saving in distance makes up for; so every
-    point has some partner, and the cheapest full matching is the one wanted.
+    The fewer of the two choose, which is up to ten times quicker. Each may also stay alone, at a
+    price that no saving in distance makes up for: so each has some partner, and the cheapest full
+    matching is the one wanted. (scipy's `maximum_bipartite_matching` gives as many pairs, but took
+    two minutes for one pair of outlines.)
     """
-    if not len(points) or not len(others):
+    fewer, more = sorted((points, others), key=len)
+    if not len(fewer):
         return np.zeros(len(points), dtype=bool)
-    near = KDTree(points).sparse_distance_matrix(
-        KDTree(others), tolerance, output_type="coo_matrix"
-    )
-    alone = 1 + tolerance * (len(points) + 1)
+    near = KDTree(fewer).sparse_distance_matrix(KDTree(more), tolerance, output_type="coo_matrix")
+    alone = 1 + tolerance * (len(fewer) + 1)
     # + 1 since an entry of 0 would be no edge at all; each point pays it once, whatever its partner
     edges = csr_array((near.data + 1, (near.row, near.col)), shape=near.shape)
-    cost = hstack([edges, diags_array(np.full(len(points), alone + 1.0))], format="csr")
+    cost = hstack([edges, diags_array(np.full(len(fewer), alone + 1.0))], format="csr")
     _, partner = min_weight_full_bipartite_matching(cost)
-    return np.asarray(partner < len(others))
+    if fewer is points:
+        return np.asarray(partner < len(more))
+    return np.isin(np.arange(len(points)), partner)
 
 
 def _near(boundary: Bool[np.ndarray, "h w"], tolerance: float) -> Bool[np.ndarray, "h w"]:
