@@ -1,5 +1,7 @@
 """The Lovász-softmax loss: 1 - IoU, made continuous between the masks. Chapter 07 derives it."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -8,12 +10,17 @@ from segedu.data.sample import IGNORE
 from segedu.losses.form import Logits, Scalar, Target
 
 
-def lovasz_loss(logits: Logits, target: Target) -> Scalar:
+def lovasz_loss(logits: Logits, target: Target, *, classes: Sequence[int] | None = None) -> Scalar:
     """The Lovász extension of 1 - IoU, averaged over the classes present in `target`.
 
     Sort a class's pixels from the worst error |y - p| to the best. Each pixel pays its error times
     what getting it wrong, after all the worse ones, adds to 1 - IoU. A class that is absent has no
     IoU, and is left out.
+
+    Args:
+        logits: Scores before the softmax.
+        target: Class indices, or `IGNORE`.
+        classes: The classes that count; all if None.
 
     Source: Berman et al., "The Lovász-Softmax loss", CVPR 2018, algorithm 1.
     https://arxiv.org/abs/1705.08790
@@ -22,6 +29,8 @@ def lovasz_loss(logits: Logits, target: Target) -> Scalar:
     p = logits.softmax(dim=1)
     class_losses = []
     for c in torch.unique(target[labelled]).tolist():
+        if classes is not None and c not in classes:
+            continue
         y = target == c
         # An unlabelled pixel has no error: it comes last and pays nothing.
         error = ((y.to(p) - p[:, c]).abs() * labelled).flatten()

@@ -103,6 +103,17 @@ def test_a_class_that_is_absent_is_left_out_of_the_mean(loss, random):
     torch.testing.assert_close(loss(three, target), loss(logits, target))
 
 
+@every_overlap_loss
+def test_only_the_chosen_classes_count_and_of_those_only_the_present_ones(loss, random):
+    logits, target = batch(random, classes=4)
+    target[target == 3] = 0
+    each = [loss(logits, target, classes=[c]) for c in (0, 1, 2)]
+    assert len({value.item() for value in each}) == 3
+    torch.testing.assert_close(loss(logits, target), sum(each) / 3)
+    torch.testing.assert_close(loss(logits, target, classes=[1, 2, 3]), sum(each[1:]) / 2)
+    assert loss(logits, target, classes=[3]).item() == 0
+
+
 def test_tversky_with_halves_is_dice_and_with_ones_jaccard(random):
     logits, target = batch(random)
     halves = losses.tversky_loss(logits, target, alpha=0.5, beta=0.5)
