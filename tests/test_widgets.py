@@ -105,3 +105,39 @@ def test_other_than_four_pixels_are_refused():
 def test_every_setting_of_the_four_pixels_draws_another_picture():
     seen = drive(widgets.explore_four_pixels())
     assert len(set(seen)) > 0.7 * len(seen)
+
+
+def test_the_threshold_figure_shows_the_mask_and_how_well_it_parts():
+    grey = torch.tensor([[1.0, 2, 6, 7]]).repeat(2, 1) / 255
+    figure = widgets.plot_threshold(grey, 2 / 255)
+    assert figure.get_suptitle() == "Above 2: 50% of the pixels"
+    assert "100%" in figure.axes[1].get_title()
+    assert figure.axes[1].lines[1].get_xdata() == [2, 2]
+    heights = [patch.get_height() for patch in figure.axes[1].patches]
+    assert [level for level, height in enumerate(heights) if height] == [1, 2, 6, 7]
+    mask = np.asarray(figure.axes[2].images[0].get_array())
+    assert (mask[:, :2] == mask[0, 0]).all()
+    assert (mask[:, 2:] == mask[0, 3]).all()
+    assert mask[0, 0].tolist() != mask[0, 3].tolist()
+
+
+def test_a_cut_at_1_of_1_2_6_7_leaves_3_of_the_6_point_25_that_the_best_parts():
+    grey = torch.tensor([[1.0, 2, 6, 7]]) / 255
+    figure = widgets.plot_threshold(grey, 1 / 255)
+    assert figure.get_suptitle() == "Above 1: 75% of the pixels"
+    assert "48%" in figure.axes[1].get_title()
+
+
+def test_a_threshold_outside_0_to_1_is_refused_and_an_even_picture_is_drawn():
+    with pytest.raises(InputError, match=r"level is 1\.5; expected a grey value in \[0, 1\]"):
+        widgets.plot_threshold(torch.zeros(2, 2), 1.5)
+    figure = widgets.plot_threshold(torch.full((2, 2), 0.5), 1.0)
+    assert figure.get_suptitle() == "Above 255: 0% of the pixels"
+
+
+def test_every_threshold_draws_another_picture():
+    seen = drive(widgets.explore_threshold())
+    assert len(set(seen)) >= 5
+    own = drive(widgets.explore_threshold(torch.rand(8, 8)))
+    assert len(set(own)) >= 5
+    assert not set(own) & set(seen)
