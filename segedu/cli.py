@@ -136,6 +136,9 @@ def train(
             help="Where to keep the run, or the run to go on with. By default runs/DATA-MODEL.pt."
         ),
     ] = None,
+    pretrained: Annotated[  # noqa: FBT002
+        bool, typer.Option(help="Begin with a backbone trained on ImageNet.")
+    ] = False,
     settings: dict[str, Any] | None = None,
 ) -> None:
     """Train a model, keep it in a checkpoint, and score it on the held-out pictures.
@@ -144,7 +147,9 @@ def train(
     """
     from segedu.recipes import prepare
 
-    run = prepare(data, model, settings or {})
+    run = prepare(data, model, settings or {}, pretrained=pretrained)
+    if pretrained:
+        print(f"backbone: {run.about['begun_from']}")
     path = checkpoint or Path("runs") / f"{Path(data).name}-{model}.pt"
     for epoch in run.train(path):
         print(

@@ -1,7 +1,7 @@
 """What `segedu train` does with each data set: how pictures are cut, varied and repeated."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -18,7 +18,7 @@ from segedu.data.sample import Sample
 from segedu.data.transforms import Transform, random_crop
 from segedu.errors import InputError
 from segedu.metrics.confusion import ConfusionMatrix
-from segedu.models.registry import build
+from segedu.models.registry import build, load_pretrained
 from segedu.runs import Epoch
 from segedu.train import evaluate, fit
 
@@ -34,7 +34,8 @@ class Recipe:
         upright: Whether up must stay up.
         colour: Strength of the random changes of colour.
         repeats: How often a picture is seen in one epoch, each time with another crop.
-        options: The model's own arguments.
+        widths: Channels of each level of a plain U-Net; other models have their own.
+        shrink: By what factor the model's input is shrunk, and its output enlarged; 1 for not.
     """
 
     config: TrainConfig
@@ -43,7 +44,12 @@ class Recipe:
     upright: bool = False
     colour: float = 0.0
     repeats: int = 1
-    options: Mapping[str, Any] = field(default_factory=dict)
+    widths: tuple[int, ...] = (16, 32, 64, 96, 128)
+    shrink: int = 1
+
+    def options(self, model: str) -> dict[str, Any]:
+        """The arguments of the model's constructor."""
+        return {"shrink": self.shrink} | ({"widths": list(self.widths)} if model == "unet" else {})
 
     def augment(self) -> Transform | None:
         """The change made to each training sample."""
@@ -52,14 +58,13 @@ class Recipe:
         return random_crop(*self.crop, scale=self.scale, upright=self.upright, colour=self.colour)
 
 
-FIVE_LEVELS = {"widths": [16, 32, 64, 96, 128]}
-FOUR_LEVELS = {"widths": [16, 32, 64, 128]}
+FOUR_LEVELS = (16, 32, 64, 128)
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
         "scenes": Recipe(
             config=TrainConfig(epochs=8, batch_size=8, learning_rate=1.2e-2, warmup=0.3),
-            options={"widths": [16, 32, 64, 96]},
+            widths=(16, 32, 64, 96),
         ),
         "membranes": Recipe(
             config=TrainConfig(epochs=40, batch_size=8, learning_rate=5e-3),
@@ -67,7 +72,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             scale=(0.8, 1.25),
             colour=0.2,
             repeats=6,
-            options=FOUR_LEVELS,
+            widths=FOUR_LEVELS,
         ),
         "nuclei": Recipe(
             config=TrainConfig(epochs=30, batch_size=8, learning_rate=5e-3),
@@ -75,7 +80,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             scale=(0.5, 1.4),
             colour=0.6,
             repeats=2,
-            options=FOUR_LEVELS,
+            widths=FOUR_LEVELS,
         ),
         "camvid": Recipe(
             config=TrainConfig(epochs=36, batch_size=8, learning_rate=6e-3),
@@ -83,7 +88,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             scale=(0.8, 1.3),
             upright=True,
             colour=0.3,
-            options={**FIVE_LEVELS, "shrink": 2},  # a wide view is worth more than fine detail
+            shrink=2,  # a wide view is worth more than fine detail
         ),
     }
 )
@@ -95,7 +100,6 @@ OTHER = Recipe(
     scale=(0.6, 1.2),
     upright=True,
     colour=0.2,
-    options=FIVE_LEVELS,
 )
 
 
@@ -133,7 +137,9 @@ class Plan:
         )
 
 
-def prepare(data: str, model: str, settings: Mapping[str, Any]) -> Plan:
+def prepare(
+    data: str, model: str, settings: Mapping[str, Any], *, pretrained: bool = False
+) -> Plan:
     """What `segedu train --data DATA --model MODEL` and further settings mean.
 
     The model's first weights depend on the seed alone.
@@ -142,16 +148,20 @@ def prepare(data: str, model: str, settings: Mapping[str, Any]) -> Plan:
         data: A name of the catalogue, or a folder with `images/` and `masks/`.
         model: A name of the models' registry.
         settings: Fields of `TrainConfig` that replace the recipe's.
+        pretrained: Whether the model's backbone begins with ImageNet's weights.
 
     Raises:
-        InputError: If there is no such set or model, or the set has no classes to learn.
+        InputError: If there is no such set or model, the set has no classes to learn, or there are
+            no pretrained weights.
     """
     recipe = RECIPES.get(data, OTHER)
     train_data, val_data, classes = _open(data)
     config = replace(recipe.config, **settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        network = build(model, len(classes), **recipe.options)
+        options = recipe.options(model)
+        network = build(model, len(classes), **options)
+    begun = load_pretrained(network, model) if pretrained else "random"
     return Plan(
         model=network,
         train_data=ConcatDataset([train_data] * recipe.repeats),
@@ -163,7 +173,8 @@ def prepare(data: str, model: str, settings: Mapping[str, Any]) -> Plan:
             "data": Path(data).name,
             "model": model,
             "classes": list(classes),
-            "options": dict(recipe.options),
+            "options": options,
+            "begun_from": begun,
         },
     )
 

@@ -91,3 +91,12 @@ def test_repeats_show_a_picture_several_times_in_an_epoch(monkeypatch):
     monkeypatch.setattr(recipes, "RECIPES", changed)
     plan = prepare("scenes", "unet", {})
     assert len(plan.train_data) == 3 * 1024
+
+
+def test_a_pretrained_backbone_is_begun_with_and_named():
+    plain, begun = (prepare("scenes", "unet_lite0", {}, pretrained=p) for p in (False, True))
+    assert plain.about["begun_from"] == "random"
+    assert "efficientnet_lite0" in begun.about["begun_from"]
+    stems = [plan.model.backbone.conv_stem.weight for plan in (plain, begun)]
+    assert not stems[0].equal(stems[1])
+    assert plain.model.classify.weight.equal(begun.model.classify.weight)

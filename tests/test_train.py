@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from segedu.data.transforms import random_crop
 from segedu.errors import InputError
 from segedu.losses import cross_entropy_loss
 from segedu.models.unet import UNet
+from segedu.runs import warmup_cosine
 from segedu.train import _own_randomness, _shuffled, evaluate, fit
 
 CPU = torch.device("cpu")
@@ -256,3 +258,13 @@ if __name__ == "__main__":  # the victim of the test that kills
         checkpoint=Path(sys.argv[1]),
     ):
         print(done.number, flush=True)
+
+
+def test_the_learning_rate_rises_and_falls_as_the_schedule_says():
+    config = replace(CONFIG, epochs=5, batch_size=4, warmup=0.4)
+    scenes = Scenes(8, size=16)
+    epochs = fit(UNet(6, widths=(4, 8)), scenes, scenes, num_classes=6, config=config)
+    rates = [epoch.learning_rate for epoch in epochs]
+    expected = [1e-2 * warmup_cosine(2 * (i + 1), 10, 0.4) for i in range(5)]
+    assert rates == pytest.approx(expected)
+    assert rates[0] < rates[1] > rates[2] > rates[4]

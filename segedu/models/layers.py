@@ -1,6 +1,6 @@
 """Layers that several models are built from."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +9,18 @@ from torch import Tensor, nn
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Backbone(nn.Module):
+    """Gives features: from images (B, 3, H, W) in [0, 1] to (B, C, H', W') by stride.
+
+    Of each stride they are the deepest; a stride that does not divide the image is rounded up.
+
+    Attributes:
+        channels: C, by stride.
+    """
+
+    channels: dict[int, int]
 
 
 class Normalize(nn.Module):
@@ -67,3 +79,29 @@ def conv_norm_relu(in_channels: int, out_channels: int) -> tuple[nn.Module, ...]
         nn.BatchNorm2d(out_channels),
         nn.ReLU(inplace=True),
     )
+
+
+def enlarged(
+    x: Float[Tensor, "b c h w"], like: Float[Tensor, "b d h2 w2"], *, corners: bool = False
+) -> Float[Tensor, "b c h2 w2"]:
+    """`x` enlarged bilinearly to the height and width of `like`.
+
+    Args:
+        x: Features or logits.
+        like: Gives the size.
+        corners: Whether the centres of the corner pixels keep their places (align_corners), as some
+            networks were trained; otherwise the corners of the picture do.
+    """
+    return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=corners)
+
+
+def renamed_prefixes(state: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
+    """`state` with the beginnings of its names replaced, each name's first match once."""
+
+    def renamed(name: str) -> str:
+        for theirs, ours in names.items():
+            if name.startswith(theirs):
+                return ours + name.removeprefix(theirs)
+        return name
+
+    return {renamed(name): value for name, value in state.items()}

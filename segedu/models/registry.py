@@ -9,9 +9,23 @@ from typing import Any
 from torch import nn
 
 from segedu.errors import InputError
-from segedu.models.layers import Shrunk
+from segedu.models.layers import Backbone, Shrunk
+from segedu.models.pretrained import load_imagenet
 
-MODELS: Mapping[str, str] = MappingProxyType({"unet": "unet:UNet"})
+MODELS: Mapping[str, str] = MappingProxyType(
+    {
+        "unet": "unet:UNet",
+        "unet_resnet34": "unet:unet_resnet34",
+        "unet_lite0": "unet:unet_lite0",
+        "fcn_resnet50": "fcn:fcn_resnet50",
+        "fcn_resnet101": "fcn:fcn_resnet101",
+        "pspnet_resnet34": "pspnet:pspnet_resnet34",
+        "pspnet_resnet50": "pspnet:pspnet_resnet50",
+        "deeplabv3_resnet50": "deeplab:deeplabv3_resnet50",
+        "deeplabv3_resnet101": "deeplab:deeplabv3_resnet101",
+        "deeplabv3plus_resnet34": "deeplab:deeplabv3plus_resnet34",
+    }
+)
 """Each model's constructor, as MODULE:CLASS within `segedu.models`."""
 
 
@@ -36,3 +50,22 @@ def build(name: str, num_classes: int, *, shrink: int = 1, **options: Any) -> nn
         num_classes, **options
     )
     return Shrunk(model, shrink) if shrink > 1 else model
+
+
+def load_pretrained(model: nn.Module, name: str) -> str:
+    """Put ImageNet's weights into the backbone of a model; returns where they came from.
+
+    Args:
+        model: As `build` makes it.
+        name: The name it was built by, which ends in its backbone's.
+
+    Raises:
+        InputError: If the model has no backbone, or there are no weights for it.
+    """
+    backbones = [part for part in model.modules() if isinstance(part, Backbone)]
+    if not backbones:
+        raise InputError(
+            f"{name} has no backbone that ImageNet's weights fit; choose one of: "
+            f"{', '.join(known for known in MODELS if '_' in known)}"
+        )
+    return load_imagenet(backbones[0], name.partition("_")[2])
