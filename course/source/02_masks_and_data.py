@@ -185,7 +185,7 @@ check_at_least("share of pixels that changed", (after != stored).mean(), 0.2)
 # | 15, person | 00001111 | 128 + 64 | 128 | 128 |
 # | 255, void | 11111111 | 128 + 64 + 32 | 128 + 64 + 32 | 128 + 64 |
 #
-# The last row is the famous $(224, 224, 192)$: the cream-coloured line around every object of VOC. It is no 21st class. It marks pixels where the annotators would not decide (Everingham et al., 2010).
+# The last row is the famous $(224, 224, 192)$: the cream-coloured line around every object of VOC. It is no class. It marks pixels where the annotators would not decide (Everingham et al., 2010).
 
 
 # %%
@@ -611,7 +611,7 @@ check_at_most(
 # %% [markdown]
 # There is a second gain. The number of object pixels, and the overlap of two masks, can be computed on the counts without ever drawing a mask. Exercise 1 does the first.
 #
-# A codec must also refuse. pycocotools trusts what it is given; a string cut off on its way gives a mask, and a wrong one. The package's says what is wrong:
+# A codec must also refuse. pycocotools 2.0.11 refuses some damaged strings, but not all: of one that was cut off between two numbers it decodes what there is, and the rest of the mask holds whatever was in memory. The package's says what is wrong:
 
 # %%
 for damaged in ("Xo", "02 1", "O"):
