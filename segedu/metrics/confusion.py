@@ -105,6 +105,16 @@ class ConfusionMatrix:
         """Mean of `iou` over the classes that have one; nan if none has."""
         return self.iou().nanmean().item()
 
+    def frequency_weighted_iou(self) -> float:
+        """Mean of `iou` with each class's share of the true pixels as its weight; nan if none is.
+
+        Source: Long et al., "Fully Convolutional Networks for Semantic Segmentation", CVPR 2015,
+        section 5. https://arxiv.org/abs/1411.4038
+        """
+        _, true, _ = self._hit_true_predicted()
+        occurs = true > 0
+        return ((true * self.iou())[occurs].sum() / true.sum()).item()
+
     def pixel_accuracy(self) -> float:
         """Share of labelled pixels whose class was predicted; nan if none is labelled."""
         return (self.counts.trace().double() / self.counts.sum()).item()

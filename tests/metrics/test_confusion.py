@@ -39,6 +39,31 @@ def test_every_metric_matches_a_count_by_hand(pairs):
     assert cm.pixel_accuracy() == share(sum(p == t for p, t in labelled), len(labelled))
 
 
+@given(pixels)
+def test_means_over_classes_match_a_count_by_hand(pairs):
+    cm = measure(pairs)
+    labelled = [(p, t) for p, t in pairs if t != IGNORE]
+    scored, weighted = [], 0.0
+    for c in range(CLASSES):
+        both = sum(p == t == c for p, t in labelled)
+        either = sum(c in pair for pair in labelled)
+        if either:
+            scored.append(both / either)
+            weighted += sum(t == c for _, t in labelled) / len(labelled) * both / either
+    assert cm.mean_iou() == share(sum(scored), len(scored))
+    assert cm.frequency_weighted_iou() == share(weighted, bool(labelled))
+
+
+def test_frequency_weighted_iou_weighs_a_class_by_its_true_pixels():
+    cm = ConfusionMatrix(3)
+    cm.update(torch.tensor([0, 0, 0, 1]), torch.tensor([0, 0, 1, 1]))
+    assert cm.iou()[:2].tolist() == pytest.approx([2 / 3, 1 / 2])
+    assert cm.frequency_weighted_iou() == pytest.approx((2 / 3 + 1 / 2) / 2)
+    cm.update(torch.tensor([0, 2]), torch.tensor([0, 0]))  # class 2: predicted, never true
+    expected = (4 * (3 / 5) + 2 * (1 / 2)) / 6
+    assert cm.frequency_weighted_iou() == pytest.approx(expected)
+
+
 @given(pixels, pixels)
 def test_two_batches_count_like_one(first, second):
     cm = measure(first)
