@@ -73,7 +73,9 @@ def plot_four_pixels(logits: Sequence[float], true_class: Sequence[int]) -> Figu
     show.numbers(axes[2], loss.reshape(2, 2), "-log p of the true class")
     show.numbers(axes[3], (p - y).reshape(2, 2), "gradient p - y")
     for place, label in enumerate(true_class):
-        axes[0].text(place % 2, place // 2 + 0.35, f"true: {label}", ha="center", size="small")
+        colour = axes[0].texts[place].get_color()  # of the number above it
+        where = (place % 2, place // 2 + 0.35)
+        axes[0].text(*where, f"true: {label}", ha="center", size="small", color=colour)
     return figure
 
 

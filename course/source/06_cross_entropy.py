@@ -38,7 +38,7 @@ from decimal import Decimal
 import torch
 import torch.nn.functional as F
 
-from segedu import show
+from segedu import show, widgets
 from segedu.check import check, check_at_least, check_at_most
 from segedu.data.sample import IGNORE
 from segedu.data.scenes import CLASSES, Scenes
@@ -748,6 +748,29 @@ check("gradient in z1: the same", two_slopes[:, 1], slope, tol=1e-12)
 check("gradient in z0: its negative", two_slopes[:, 0], -slope, tol=1e-12)
 
 # %% [markdown]
+# Four pixels again, now with one logit each. Their labels are 1, 0, 0, 1. **Predict:** which pixel is the loss mostly about, and which way is it pulled?
+
+# %% alt="Four arrays of two by two pixels: the logits 2, -1, 0.5 and -3 with the true labels 1, 0, 0, 1; the probabilities of class 1; the losses, of which that of the last pixel, 3.05, is by far the largest; and the gradients, -0.95 for the last pixel."
+four_logits, four_labels = torch.tensor([2.0, -1.0, 0.5, -3.0]), torch.tensor([1, 0, 0, 1])
+fig = widgets.plot_four_pixels(four_logits.tolist(), four_labels.tolist())
+four_losses = F.binary_cross_entropy_with_logits(four_logits, four_labels.float(), reduction="none")
+check("the last pixel's share of the loss", four_losses[3] / four_losses.sum(), 0.683, tol=5e-4)
+check("its gradient: pulled up", four_logits.sigmoid()[3] - four_labels[3], -0.9526, tol=5e-5)
+
+# %% [markdown]
+# Move the sliders. How large must a logit of a pixel with label 1 become before its gradient is less than 0.01? And what does the loss do when you push a right pixel further?
+
+# %% tags=["nbval-ignore-output"]
+widgets.explore_four_pixels()
+
+# %%
+enough = math.log(99)  # sigma(u) = 0.99
+check("the logit that is enough", enough, 4.595, tol=5e-4)
+check("the gradient is 0.01 at a logit of ln 99", 1 - 1 / (1 + math.exp(-enough)), 0.01, tol=1e-12)
+
+# %% [markdown]
+# $\ln 99$ is 4.595. From there on, pushing it further earns next to nothing.
+#
 # ## 8. Reductions, weights, soft labels
 #
 # ### None, sum, mean
