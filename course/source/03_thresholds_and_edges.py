@@ -127,6 +127,7 @@ def otsu(counts):
     return int(between_variance(counts).argmax())
 
 
+# %%
 check("four pixels", otsu(torch.tensor([0, 1, 1, 0, 0, 0, 1, 1])), 2)
 
 # %% [markdown]
@@ -186,6 +187,7 @@ def log_likelihood(t):
     return torch.distributions.Normal(means, spread).log_prob(grey_values).sum()
 
 
+# %%
 likelihoods = torch.stack([log_likelihood(t) for t in every_level])
 check("the most likely threshold", every_level[likelihoods.argmax()], otsu(coin_counts))
 within = (coins.double().var(correction=0) - between_variance(coin_counts))[every_level]
@@ -240,6 +242,7 @@ def minimum_error(counts):
     return int(costs.argmin())
 
 
+# %%
 rare = minimum_error(histogram_with(0.005))
 check("0.5 %, own spread and share: found", 105 < rare < 140, want=True)
 
@@ -278,6 +281,7 @@ def local_mean(picture, size):
     return F.avg_pool2d(padded, size, stride=1)[0]
 
 
+# %%
 ink_otsu = page <= otsu(torch.bincount(page.flatten().long(), minlength=256))
 ink_local = page < local_mean(page, 35) - 10
 theirs = skimage.filters.threshold_local(page.numpy(), 35, "mean", offset=10, mode="nearest")
@@ -287,7 +291,7 @@ check_at_least("Otsu: share of the dark corner called ink", ink_otsu[corner].dou
 check_at_most("local: the same", ink_local[corner].double().mean(), 0.2)
 
 # %% alt="A printed page in uneven light; Otsu's mask, in which the lower left is one black area; the local threshold's mask, in which all words can be read."
-fig, axes = show.grid(1, 3, "One threshold for all, and one for each place", width=4, height=2.2)
+fig, axes = show.grid(1, 3, "One threshold for all, and one for each place", width=3.2, height=1.8)
 for ax, picture, title in zip(
     axes,
     (page / 255, 1 - ink_otsu.double(), 1 - ink_local.double()),
@@ -352,6 +356,7 @@ def gradient(picture):
     return correlate(picture, sobel_down), correlate(picture, sobel_right)
 
 
+# %%
 ramp = 3 * torch.arange(6.0).double()[:, None] + 4 * torch.arange(7.0).double()
 down, right = gradient(ramp)
 check("slope down, inside", down[1:-1, 1:-1], 3.0, tol=1e-12)
@@ -363,7 +368,7 @@ theirs = torch.tensor(skimage.filters.sobel_v(camera.numpy())) / 2  # it has 1/4
 check("as in scikit-image", right[inner], theirs[inner], tol=1e-12)
 
 # %% alt="Four maps of a man who looks through a camera: the picture; the slope to the right, purple and orange at the two sides of his head; the slope down; the length of the gradient, bright along outlines."
-fig, axes = show.grid(1, 4, "Two slopes, and how steep it is", width=2.9)
+fig, axes = show.grid(1, 4, "Two slopes, and how steep it is", width=2.3)
 show.image(axes[0], camera.expand(3, -1, -1), "picture")
 show.heat(axes[1], right, "slope to the right", low=-0.25, high=0.25, colours="PuOr_r")
 show.heat(axes[2], down, "slope down", low=-0.25, high=0.25, colours="PuOr_r")
@@ -459,12 +464,15 @@ def unsharp_mask(picture, scale, amount):
     return picture + amount * (picture - gaussian(picture, scale))
 
 
+# %%
 check("the row, sharpened", row[0] - second / 4, [0, 0, -1, 4, 9, 8, 8])
 theirs = skimage.filters.unsharp_mask(camera.numpy(), radius=2, amount=1.5)
 ours = unsharp_mask(camera, 2, 1.5).clamp(0, 1)
 away = (slice(10, -10), slice(10, -10))  # scikit-image mirrors at the border
 check("as in scikit-image", ours[away], torch.tensor(theirs)[away], tol=1e-12)
 
+
+# %%
 noisy_step = step + noise[:64, :64]
 ratios = []
 for picture, only_noise in (
@@ -563,6 +571,7 @@ def canny(picture, scale, low, high):
     return hysteresis(ridge(*gradient(gaussian(picture, scale))), low, high)
 
 
+# %%
 lengths = torch.tensor([[3.0, 0, 3, 6, 3, 1, 3]])
 check("by hand", hysteresis(lengths, 2, 5)[0], [False, False, True, True, True, False, False])
 
@@ -579,26 +588,20 @@ for scale in (1, 2, 3):
 # %% [markdown]
 # (They agree to the last pixel here. Two are allowed for, since on another processor a rounding error may tip a pixel that is exactly as long as its neighbour.)
 
-# %% alt="Four maps of the man with the camera: length of the gradient, thick bright outlines; its ridge, thin; sure pixels in white and possible ones in grey; the edges, without the grey pixels that touch no white ones."
+# %%
 down, right = gradient(gaussian(camera, 1.5))
-thin = ridge(down, right)
+length, thin = torch.hypot(down, right), ridge(down, right)
 edges = hysteresis(thin, 0.02, 0.06)
-levels = (thin >= 0.02).double() + (thin >= 0.06)
-fig, axes = show.grid(
-    1, 4, "Canny in four steps: gradient, ridge, two thresholds, hysteresis", width=2.9
-)
-for ax, picture, title in zip(
-    axes,
-    (torch.hypot(down, right) * 5, thin * 5, levels / 2, edges.double()),
-    ("length of the gradient", "its ridge", "possible: grey, sure: white", "edges"),
-    strict=True,
-):
-    show.image(ax, picture.clamp(0, 1).expand(3, -1, -1), title)
-check_at_most(
-    "the ridge has fewer pixels, as a share",
-    (thin > 0.02).sum() / (torch.hypot(down, right) > 0.02).sum(),
-    0.5,
-)
+classes = ((thin >= 0.02).double() + (thin >= 0.06)) / 2
+ratio = (thin > 0.02).sum() / (length > 0.02).sum()
+check_at_most("the ridge has fewer pixels, as a share", ratio, 0.5)
+
+# %% alt="Four maps of the man with the camera: length of the gradient, thick bright outlines; its ridge, thin; sure pixels in white and possible ones in grey; the edges, without the grey pixels that touch no white ones."
+fig, axes = show.grid(1, 4, "Canny in four steps", width=2.5)
+titles = ("1: length of the gradient", "2: its ridge", "3: possible (grey), sure", "4: edges")
+stages = (length * 5, thin * 5, classes, edges.double())
+for ax, stage, title in zip(axes, stages, titles, strict=True):
+    show.image(ax, stage.clamp(0, 1).expand(3, -1, -1), title)
 
 # %% [markdown]
 # Four numbers in, one picture out, and nobody has said yet whether it is any good.
@@ -653,6 +656,7 @@ def on_a_row(*columns):
     return torch.zeros(1, 7, dtype=torch.bool).index_fill(1, torch.tensor(columns), value=True)
 
 
+# %%
 thick, line = on_a_row(2, 3, 4), on_a_row(3)
 check("thick line, near is enough: precision", count_near(thick, line, 1).precision, 1.0)
 check("one to one: pairs", largest_matching(places(thick), places(line), 1), 1)
@@ -715,20 +719,15 @@ for f in (0.3, 0.5, 0.7, 0.9):
     r = line_of[line_of > f / (2 - f)]
     ax.plot(r, f * r / (2 * r - f), ":", color="0.6")
     ax.text(1.01, f / (2 - f), f"F {f}", va="center", fontsize="small")
-for scale, colour in zip(ridges, (colours[1], colours[3], colours[6]), strict=True):
+for scale, colour in zip(ridges, colours[[1, 3, 6]], strict=True):
     curve = [scores[scale, high] for high in thresholds if scores[scale, high].predicted]
-    ax.plot(
-        [c.recall for c in curve],
-        [c.precision for c in curve],
-        "o-",
-        color=colour,
-        label=f"scale {scale}",
-    )
+    recalls, precisions = zip(*((c.recall, c.precision) for c in curve), strict=True)
+    ax.plot(recalls, precisions, "o-", color=colour, label=f"scale {scale}")
 ax.set(title="Canny on scenes: nothing comes near F = 0.9", xlabel="recall", ylabel="precision")
 ax.set(xlim=(0, 1), ylim=(0, 1.02))
 ax.legend(loc="upper right")
-steep = [scores[2, high].precision for high in thresholds[:4]]
-check_at_least("precision rises with the threshold", np.diff(steep), 0.0)
+rising = np.diff([scores[2, high].precision for high in thresholds[:4]])
+check_at_least("precision rises with the threshold", rising, 0.0)
 
 # %% [markdown]
 # About 0.6. Look where the errors are.
