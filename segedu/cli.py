@@ -163,6 +163,21 @@ def train(
     print(f"held-out mean IoU {scores.mean_iou():.4f} (best epoch); checkpoint: {path}")
 
 
+@command(app, "models")
+def models() -> None:
+    """Every model: weights, multiplications, receptive field, and what images it takes."""
+    from segedu.models.describe import SIZE, describe_all
+
+    print(f"{'':<24} {'weights':>9} {f'MACs, {SIZE}':>10}  {'sees':>12}  takes")
+    for row in describe_all():
+        sees = f"{row.receptive_field} columns" if row.receptive_field else "all"
+        print(
+            f"{row.name:<24} {row.parameters / 1e6:7.1f} M {row.macs / 1e9:8.1f} G  {sees:>12}  "
+            f"{row.rule}",
+            flush=True,
+        )
+
+
 @command(app, "predict")
 def predict(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint of `segedu train`.")],

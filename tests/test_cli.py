@@ -128,6 +128,15 @@ def test_data_list_names_every_set(monkeypatch, tmp_path):
     assert call("data", "where", "camvid").output.strip() == str(tmp_path / "camvid")
 
 
+def test_models_are_listed_with_what_they_cost(monkeypatch):
+    from segedu.models import describe
+
+    monkeypatch.setattr(describe, "MODELS", {"unet": describe.MODELS["unet"]})
+    header, row = call("models").output.splitlines()
+    assert header.split() == ["weights", "MACs,", "256", "sees", "takes"]
+    assert row.split()[:7] == ["unet", "1.1", "M", "6.0", "G", "100", "columns"]
+
+
 def test_data_get_prints_where_the_set_is(monkeypatch, tmp_path):
     monkeypatch.setattr("segedu.data.download.get", lambda name: tmp_path / name)
     assert call("data", "get", "pets").output.strip() == str(tmp_path / "pets")

@@ -3,6 +3,7 @@
 import difflib
 import importlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -12,21 +13,38 @@ from segedu.errors import InputError
 from segedu.models.layers import Backbone, Shrunk
 from segedu.models.pretrained import load_imagenet
 
-MODELS: Mapping[str, str] = MappingProxyType(
+ANY_SIZE = "images of any size"
+PAIRS = "images of any size; two or more in a training batch"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model of the registry.
+
+    Attributes:
+        constructor: As MODULE:FUNCTION within `segedu.models`.
+        rule: What images it takes.
+    """
+
+    constructor: str
+    rule: str = ANY_SIZE
+
+
+MODELS: Mapping[str, Entry] = MappingProxyType(
     {
-        "unet": "unet:UNet",
-        "unet_resnet34": "unet:unet_resnet34",
-        "unet_lite0": "unet:unet_lite0",
-        "fcn_resnet50": "fcn:fcn_resnet50",
-        "fcn_resnet101": "fcn:fcn_resnet101",
-        "pspnet_resnet34": "pspnet:pspnet_resnet34",
-        "pspnet_resnet50": "pspnet:pspnet_resnet50",
-        "deeplabv3_resnet50": "deeplab:deeplabv3_resnet50",
-        "deeplabv3_resnet101": "deeplab:deeplabv3_resnet101",
-        "deeplabv3plus_resnet34": "deeplab:deeplabv3plus_resnet34",
+        "unet": Entry("unet:UNet"),
+        "unet_resnet34": Entry("unet:unet_resnet34"),
+        "unet_lite0": Entry("unet:unet_lite0"),
+        "fcn_resnet50": Entry("fcn:fcn_resnet50"),
+        "fcn_resnet101": Entry("fcn:fcn_resnet101"),
+        "pspnet_resnet34": Entry("pspnet:pspnet_resnet34"),
+        "pspnet_resnet50": Entry("pspnet:pspnet_resnet50"),
+        "deeplabv3_resnet50": Entry("deeplab:deeplabv3_resnet50", PAIRS),
+        "deeplabv3_resnet101": Entry("deeplab:deeplabv3_resnet101", PAIRS),
+        "deeplabv3plus_resnet34": Entry("deeplab:deeplabv3plus_resnet34", PAIRS),
     }
 )
-"""Each model's constructor, as MODULE:CLASS within `segedu.models`."""
+"""The models by name; what follows the first underscore is the name of a backbone."""
 
 
 def build(name: str, num_classes: int, *, shrink: int = 1, **options: Any) -> nn.Module:
@@ -45,7 +63,7 @@ def build(name: str, num_classes: int, *, shrink: int = 1, **options: Any) -> nn
         close = difflib.get_close_matches(name.lower(), MODELS, n=1)
         meant = f"did you mean {close[0]}? " if close else ""
         raise InputError(f"no model {name!r}; {meant}choose one of: {', '.join(MODELS)}")
-    module, constructor = MODELS[name].split(":")
+    module, constructor = MODELS[name].constructor.split(":")
     model: nn.Module = getattr(importlib.import_module(f"segedu.models.{module}"), constructor)(
         num_classes, **options
     )

@@ -1,0 +1,75 @@
+"""What a model costs and how far it sees: a row of `segedu models`."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from segedu.models.registry import MODELS, build
+
+SIZE = 256
+"""Height and width of the image for which multiplications are counted."""
+STRIP = 4096
+"""Columns of the strip on which receptive fields are measured."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a model costs and how far it sees.
+
+    Attributes:
+        name: In the registry.
+        parameters: Its weights.
+        macs: Multiplications with addition, of convolutions and matrices, for one image of `SIZE` x
+            `SIZE`.
+        receptive_field: Columns of the image that one pixel's scores depend on; None for all.
+        rule: What images it takes.
+    """
+
+    name: str
+    parameters: int
+    macs: int
+    receptive_field: int | None
+    rule: str
+
+
+def describe_all(num_classes: int = 21) -> Iterator[Description]:
+    """A description of each model, as it is built without further options."""
+    for name, entry in MODELS.items():
+        model = build(name, num_classes).eval()
+        yield Description(
+            name=name,
+            parameters=sum(weight.numel() for weight in model.parameters()),
+            receptive_field=receptive_field(model),
+            macs=multiplications(model.to("meta")),
+            rule=entry.rule,
+        )
+
+
+def multiplications(model: nn.Module) -> int:
+    """Multiplications with addition for one image of `SIZE` x `SIZE`; works on the meta device."""
+    device = next(model.parameters()).device
+    counter = FlopCounterMode(display=False)
+    with counter, torch.inference_mode():
+        model(torch.empty(1, 3, SIZE, SIZE, device=device))
+    return int(counter.get_total_flops()) // 2
+
+
+def receptive_field(model: nn.Module) -> int | None:
+    """How many columns of the image the scores of a pixel depend on; None if on all of them.
+
+    One pixel of a strip is not a number, and so all that depends on it becomes none either. This
+    counts the outputs that one input reaches: as many as the inputs that an output sees, but for a
+    few columns, since with strides both vary with the place. It is the largest of eight
+    neighbours'.
+    """
+    widths = []
+    for place in range(STRIP // 2, STRIP // 2 + 8):
+        strip = torch.zeros(1, 3, 1, STRIP)
+        strip[..., place] = torch.nan
+        with torch.inference_mode():
+            reached = model(strip).isnan().any(dim=1)[0, 0]
+        widths.append(int(reached.sum()))
+    return None if max(widths) == STRIP else max(widths)

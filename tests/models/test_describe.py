@@ -1,0 +1,67 @@
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+
+from segedu.models import describe
+from segedu.models.describe import Description, describe_all, multiplications, receptive_field
+from segedu.models.registry import ANY_SIZE, MODELS
+
+
+class Net(nn.Sequential):
+    """Layers that keep the width of a strip."""
+
+
+def conv(kernel, dilation=1):
+    padding = dilation * (kernel // 2)
+    return nn.Conv2d(3, 3, kernel, padding=padding, dilation=dilation)
+
+
+@pytest.mark.parametrize(
+    ("layers", "columns"),
+    [
+        ([conv(1)], 1),
+        ([conv(3), conv(3), conv(3)], 7),
+        ([conv(3, dilation=4)], 3),  # of nine columns it looks at three
+        ([conv(3), conv(3, dilation=4)], 9),
+        ([nn.MaxPool2d((1, 2)), nn.Upsample(scale_factor=(1, 2))], 2),
+    ],
+)
+def test_the_receptive_field_is_what_a_pixel_depends_on(layers, columns):
+    assert receptive_field(Net(*layers)) == columns
+
+
+def test_a_mean_over_the_picture_sees_all_of_it():
+    assert receptive_field(Net(nn.AdaptiveAvgPool2d(1), nn.Upsample((1, describe.STRIP)))) is None
+
+
+def test_multiplications_are_counted_as_by_hand():
+    by_hand = 256 * 256 * 3 * 3 * 9
+    assert multiplications(conv(3)) == by_hand
+    assert multiplications(conv(3).to("meta")) == by_hand
+    strided = nn.Conv2d(3, 8, 5, stride=2, padding=2)
+    assert multiplications(strided) == 128 * 128 * 3 * 8 * 25
+
+
+def test_a_description_of_u_net(monkeypatch):
+    monkeypatch.setattr(describe, "MODELS", {"unet": MODELS["unet"]})
+    (row,) = describe_all(num_classes=6)
+    widths = (24, 48, 96, 192)
+    down = list(enumerate(pairwise((3, *widths))))  # (level, (channels in, channels out))
+    up = [(level, (fine + coarse, fine)) for level, (fine, coarse) in enumerate(pairwise(widths))]
+    weights = [(level, 9 * (a * b + b * b), 4 * b) for level, (a, b) in down + up]
+    assert row == Description(
+        name="unet",
+        parameters=sum(conv + norm for _, conv, norm in weights) + 25 * 6,
+        macs=sum((256 >> level) ** 2 * conv for level, conv, _ in weights) + 256 * 256 * 24 * 6,
+        receptive_field=100,  # as chapter 10 finds in three ways
+        rule=ANY_SIZE,
+    )
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_of_the_registry_scores_an_odd_image(name):
+    model = describe.build(name, 3).eval()
+    assert model(torch.rand(1, 3, 21, 34)).shape == (1, 3, 21, 34)
