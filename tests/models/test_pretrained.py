@@ -40,11 +40,11 @@ def test_lite0_names_a_cat_and_a_cup_of_coffee(picture, names):
 @pytest.mark.real
 @pytest.mark.parametrize("name", BACKBONES)
 @torch.inference_mode()
-def test_pretrained_features_tell_cats_from_dogs(name):
+def test_pretrained_features_tell_cats_from_dogs(name, real_root):
     """The accuracy of ridge regression, each picture left out in turn."""
     from segedu.data import catalog
 
-    pets = catalog.load("pets", split="train")
+    pets = catalog.load("pets", split="train", root=real_root)
     net = BACKBONES[name]().eval()
     load_imagenet(net, name)
     chosen = range(0, len(pets), max(1, len(pets) // 200))
