@@ -10,6 +10,7 @@ from PIL import Image
 from segedu import widgets
 from segedu.errors import InputError
 from segedu.losses import cross_entropy_loss
+from segedu.models.arithmetic import Layer
 
 
 @pytest.fixture(autouse=True)
@@ -141,3 +142,88 @@ def test_every_threshold_draws_another_picture():
     own = drive(widgets.explore_threshold(torch.rand(8, 8)))
     assert len(set(own)) >= 5
     assert not set(own) & set(seen)
+
+
+def test_two_discs_show_their_counts_and_both_scores():
+    figure = widgets.plot_overlap(right=6, down=0, radius=12)
+    inside = [(r + 0.5 - 24, c + 0.5 - 24) for r in range(48) for c in range(48)]
+    true = {place for place in inside if place[0] ** 2 + place[1] ** 2 < 144}
+    moved = {place for place in inside if place[0] ** 2 + (place[1] - 6) ** 2 < 144}
+    hit, either = len(true & moved), len(true | moved)
+    iou = hit / either
+    assert figure.axes[0].get_title() == f"hit {hit} of {either} pixels in either"
+    assert figure.get_suptitle() == f"IoU {iou:.2f}, Dice {2 * iou / (1 + iou):.2f}"
+    point = figure.axes[1].lines[2]
+    assert (point.get_xdata(), point.get_ydata()) == (iou, pytest.approx(2 * iou / (1 + iou)))
+    curve = figure.axes[1].lines[0]
+    assert (curve.get_xdata()[50], curve.get_ydata()[50]) == pytest.approx((0.5, 2 / 3))
+    drawn = np.asarray(figure.axes[0].images[0].get_array())
+    colours = {tuple(drawn[r, c]) for r, c in [(0, 0), (23, 14), (23, 38), (23, 26)]}
+    assert len(colours) == 4
+
+
+def test_discs_on_top_of_one_another_agree_and_apart_or_empty_do_not():
+    assert widgets.plot_overlap(0, 0, 12).get_suptitle() == "IoU 1.00, Dice 1.00"
+    assert widgets.plot_overlap(24, 24, 9).get_suptitle() == "IoU 0.00, Dice 0.00"
+    assert widgets.plot_overlap(0, 0, 0).get_suptitle() == "IoU 0.00, Dice 0.00"
+    below = widgets.plot_overlap(0, 12, 12).axes[0].images[0].get_array()
+    assert tuple(below[40, 23]) == tuple(
+        widgets.plot_overlap(12, 0, 12).axes[0].images[0].get_array()[23, 40]
+    )
+    assert tuple(below[40, 23]) != tuple(below[6, 23])
+    with pytest.raises(InputError, match="radius is -1; expected a number of pixels"):
+        widgets.plot_overlap(0, 0, -1)
+
+
+def test_every_move_of_a_disc_draws_another_picture():
+    seen = drive(widgets.explore_overlap())
+    assert len(set(seen)) >= 0.7 * len(seen)
+
+
+def test_a_step_of_a_convolution_shows_its_taps_and_the_sums_so_far():
+    figure = widgets.plot_convolution_step(Layer(3, stride=2, padding=1), step=4)
+    taps, outputs = figure.axes
+    places = {(patch.get_y() + 0.5, patch.get_x() + 0.5) for patch in taps.patches}
+    assert places == {(row, column) for row in (2, 3, 4) for column in (2, 3, 4)}
+    [now] = outputs.patches
+    assert (now.get_y() + 0.5, now.get_x() + 0.5) == (1, 1)
+    by_hand = [1 + 2 + 7 + 8, 2 + 3 + 4 + 8 + 9 + 10, 4 + 5 + 6 + 10 + 11 + 12, 81, 135]
+    assert [text.get_text() for text in outputs.texts[:5]] == [str(value) for value in by_hand]
+    assert {text.get_text() for text in outputs.texts[5:]} == {"nan"}
+    assert figure.get_suptitle() == "6 + 2 x 1 pixels, span 3: 3 places a row"
+
+
+def test_dilated_taps_lie_apart_and_a_step_too_far_is_the_last():
+    figure = widgets.plot_convolution_step(Layer(2, dilation=3), step=99, length=5)
+    rows = {patch.get_y() + 0.5 for patch in figure.axes[0].patches}
+    assert rows == {1, 4}
+    assert [text.get_text() for text in figure.axes[1].texts] == ["40", "44", "60", "64"]
+    lonely = widgets.plot_convolution_step(Layer(5), step=0, length=5)
+    assert lonely.get_suptitle().endswith("1 place a row")
+
+
+def test_the_receptive_field_figure_marks_what_is_seen_and_nothing_else():
+    figure = widgets.plot_receptive_field([Layer(3, padding=1, dilation=2)] * 3)
+    [ax] = figure.axes
+    assert ax.get_title() == "width 13, of which 7 are seen; jump 1"
+    top, *_, bottom = [found for found in ax.collections if len(found.get_facecolor())][1::2]
+    assert len(top.get_offsets()) == 1
+    at = np.asarray(bottom.get_offsets())
+    assert at[:, 1].tolist() == [0] * 7
+    assert np.diff(at[:, 0]).tolist() == [2] * 6
+    assert at[:, 0].mean() == top.get_offsets()[0][0]
+
+
+def test_lines_lead_from_each_dot_to_its_taps():
+    figure = widgets.plot_receptive_field([Layer(3, stride=2), Layer(2)])
+    [ax] = figure.axes
+    ends = [tuple(line.get_xdata()) for line in ax.lines]
+    assert len(ends) == 2 + 2 * 3
+    assert ax.get_title() == "width 5, of which 5 are seen; jump 2"
+    steps = sorted(round(bottom - top, 6) for top, bottom in ends)
+    assert steps == [-1, -1, -1, 0, 0, 1, 1, 1]
+
+
+def test_every_setting_of_the_convolution_draws_another_picture():
+    assert len(set(drive(widgets.explore_convolution_step()))) >= 8
+    assert len(set(drive(widgets.explore_receptive_field()))) == 3 + 2 + 4 - 2
