@@ -10,8 +10,8 @@ import pytest
 import skimage
 import torch
 
-from segedu import widgets
 from segedu.metrics.boundary import count_matched
+from segedu.widgets import thresholds
 
 SOURCE = Path(__file__).parents[2] / "course" / "source" / "03_thresholds_and_edges.py"
 WANTED = {
@@ -66,7 +66,7 @@ def test_the_chapters_otsu_is_scikit_images_and_the_widgets(chapter, seed):
     counts = np.bincount(levels.ravel(), minlength=256)
     threshold = chapter.otsu(torch.tensor(counts))
     assert threshold == skimage.filters.threshold_otsu(levels.astype(np.uint8))
-    curve = widgets._between_variance(torch.tensor(levels))
+    curve = thresholds._between_variance(torch.tensor(levels))
     torch.testing.assert_close(chapter.between_variance(torch.tensor(counts)), curve)
 
 

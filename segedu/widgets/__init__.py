@@ -1,0 +1,30 @@
+"""Figures with sliders: for each a plain function that draws it, and one that puts controls around.
+
+`plot_X(settings)` draws a still figure, as a chapter shows it where no widget can run, and as tests
+look at it. `explore_X()` gives the same figure with controls, redrawn whenever one is moved.
+"""
+
+from segedu.widgets.controls import explorer
+from segedu.widgets.convolutions import (
+    explore_convolution_step,
+    explore_receptive_field,
+    plot_convolution_step,
+    plot_receptive_field,
+)
+from segedu.widgets.losses import explore_four_pixels, plot_four_pixels
+from segedu.widgets.overlap import explore_overlap, plot_overlap
+from segedu.widgets.thresholds import explore_threshold, plot_threshold
+
+__all__ = [
+    "explore_convolution_step",
+    "explore_four_pixels",
+    "explore_overlap",
+    "explore_receptive_field",
+    "explore_threshold",
+    "explorer",
+    "plot_convolution_step",
+    "plot_four_pixels",
+    "plot_overlap",
+    "plot_receptive_field",
+    "plot_threshold",
+]
