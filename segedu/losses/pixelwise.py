@@ -84,8 +84,8 @@ def focal_loss(logits: Logits, target: Target, *, gamma: float = 2.0) -> Scalar:
     if gamma < 0:
         raise InputError(f"focal_loss: gamma is {gamma}; expected 0 or more")
     pixel_loss = F.cross_entropy(logits, target, ignore_index=IGNORE, reduction="none")
-    # 1 - p without loss of digits; never 0, where a power below 1 has no slope.
-    doubt = -torch.expm1(-pixel_loss).clamp(max=-torch.finfo(logits.dtype).tiny)
+    # 1 - p is never 0, where a power below 1 has no slope.
+    doubt = (1 - torch.exp(-pixel_loss)).clamp(min=torch.finfo(logits.dtype).tiny)
     return (doubt**gamma * pixel_loss).sum() / _labelled_weight(target, None)
 
 
