@@ -1,0 +1,67 @@
+"""Chapter 09's functions against the package."""
+
+import ast
+from pathlib import Path
+from types import SimpleNamespace
+
+import jupytext
+import pytest
+import torch
+from torch import nn
+
+from segedu.models import fcn
+from segedu.models.layers import bilinear_upsampling
+
+SOURCE = Path(__file__).parents[2] / "course" / "source" / "09_fcn.py"
+DEFINITIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)
+
+
+@pytest.fixture(scope="module")
+def chapter():
+    cells = jupytext.read(SOURCE, fmt="py:percent").cells
+    written = [cell.source for cell in cells if cell.cell_type == "code" and is_taught(cell)]
+    body = [
+        line for text in written for line in ast.parse(text).body if isinstance(line, DEFINITIONS)
+    ]
+    names: dict[str, object] = {}
+    exec(compile(ast.Module(body, type_ignores=[]), SOURCE.name, "exec"), names)
+    return SimpleNamespace(**{k: v for k, v in names.items() if not k.startswith("__")})
+
+
+def is_taught(cell):
+    return not {"exercise", "exercise-check", "solution"} & set(cell.metadata.get("tags", []))
+
+
+@pytest.mark.parametrize("finest", [32, 16, 8, 4])
+def test_the_chapters_readers_are_the_packages_fcn(chapter, finest):
+    trunk = chapter.Trunk((4, 5, 6, 7, 8)).eval()
+    reader = chapter.Reader(3, trunk.channels, finest)
+    for weight in reader.parameters():
+        nn.init.normal_(weight)
+    package = fcn.FCN(3, trunk, finest=finest).eval()
+    package.load_state_dict({**package.state_dict(), **reader.state_dict()}, strict=True)
+    image = torch.rand(2, 3, 64, 96)
+    assert torch.allclose(reader(trunk(image)), package(image), atol=1e-5)
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_the_chapters_enlargement_is_the_packages(chapter, factor):
+    ours, package = chapter.bilinear_upsampling(3, factor), bilinear_upsampling(3, factor)
+    assert ours.weight.equal(package.weight)
+    x = torch.rand(1, 3, 4, 5)
+    assert ours(x).equal(package(x))
+
+
+def test_the_chapters_convolution_of_a_layer_is_the_packages(chapter):
+    layer = nn.Linear(7 * 4 * 4, 5)
+    ours, package = chapter.as_convolution(layer, 7), fcn.as_convolution(layer, 7)
+    assert ours.weight.equal(package.weight)
+    assert ours.bias.equal(package.bias)
+
+
+def test_the_counted_multiplications_are_those_of_the_layers(chapter):
+    from segedu.models.describe import multiplications
+
+    layers = [nn.Conv2d(a, 16, 3, stride=2, padding=1) for a in (3, 16, 16, 16, 16)]
+    net = nn.Sequential(*layers, nn.Conv2d(16, 10, 2))
+    assert chapter.multiplications(256) == multiplications(net.to("meta"))
