@@ -221,6 +221,7 @@ def histogram_with(share):
 
 
 turning_point = (1 - math.sqrt(1 - 4 * (2 / math.pi * 12**2) / 90**2)) / 2
+check("the ground's halves", 2 / math.pi * 12**2, 91.7, tol=0.05)
 check("the share at which it should turn, by hand", turning_point, 0.0115, tol=1e-4)
 check("2 %: between ground and object", 110 < otsu(histogram_with(0.02)) < 140, want=True)
 check("0.5 %: the middle of the ground", otsu(histogram_with(0.005)), 80, tol=3)
@@ -420,6 +421,7 @@ generator = torch.Generator().manual_seed(seed)
 noise = 0.25 * torch.randn(256, 256, generator=generator, dtype=torch.float64)
 step = torch.zeros(64, 64, dtype=torch.float64)
 step[:, 32:] = 1
+check("no blur: slope over noise", 0.5 / (0.25 / math.sqrt(2)), 2.8, tol=0.05)
 check("the ratio by the formula: 2 * 2 * 4", 2 * 2 / 0.25, 16)
 for scale in (1.5, 2, 4):
     slope = gradient(gaussian(step, scale))[1][32, 31:33].max()
@@ -784,7 +786,7 @@ check_at_most("recall gained", both.recall - alone.recall, 0.0)
 # %% [markdown]
 # ## 9. Several people
 #
-# So far there was one truth. For photographs there is none: only what people draw. One outlines every window, another only the house; hands shake. BSDS500 (Arbeláez et al., 2011) has at least four people's drawings for each photograph, and its benchmark counts like this:
+# So far there was one truth. For photographs there is none: only what people draw. One outlines every window, another only the house; hands shake. BSDS500 (Arbeláez et al., 2011) has the drawings of several people for each photograph, and its benchmark counts like this:
 #
 # - a predicted pixel is right if *any* person has a partner for it;
 # - a true pixel is every person's every pixel, and recall is the share found, *all people's pixels together*.
@@ -821,6 +823,7 @@ assert all(torch.equal(d[0], t) for d, t in zip(drawings, truths, strict=True))
 pens = [sum((against_the_others(d, k, 2) for d in drawings), BoundaryCounts()) for k in range(3)]
 for name, counts in zip(("thorough", "sparing", "shaky"), pens, strict=True):
     print(f"{name:9} P {counts.precision:.2f}  R {counts.recall:.2f}  F {counts.f1:.2f}")
+check("BSDS500's tolerance, 321 x 481", 0.0075 * math.hypot(321, 481), 4.3, tol=0.05)
 check_at_least("the sparing pen's precision", pens[1].precision, 0.95)
 check_at_most("and its recall", pens[1].recall, 0.9)
 

@@ -187,6 +187,8 @@ for ax, arguments, title in zip(
     ax.imshow(matrix.where(matrix != 0, torch.nan).numpy(), cmap="cividis", interpolation="nearest")
     ax.set(title=f"{title}: {' x '.join(map(str, matrix.shape))}", xlabel="pixel in")
 axes[0].set(ylabel="pixel out")
+axes[0].set_xticks(range(0, 16, 5))
+axes[2].set_xticks(range(0, 16, 5))
 check("a fully connected layer there would have", 16 * 16, 256)
 
 # %% [markdown]
@@ -468,6 +470,8 @@ widgets.explore_receptive_field()
 # A number to keep: VGG-16, the network that FCN grew from, has 13 convolutions and 5 poolings. **Predict** how many pixels it sees in front of its fully connected layers: about 50, 200 or 800? And how far through the first of them, which reads $7 \times 7$ places?
 
 # %%
+check("three layers, stride 1", field_by_formula([(3, 1, 1)] * 3)[0], 7)
+check("with dilations 1, 2, 4", field_by_formula([(3, 1, 1), (3, 1, 2), (3, 1, 4)])[0], 15)
 vgg = [layer for n in (2, 2, 3, 3, 3) for layer in [*[(3, 1, 1)] * n, (2, 2, 1)]]
 check("after the last pooling: width, jump", field_by_formula(vgg), [212, 32])
 check("after the first fully connected layer", field_by_formula([*vgg, (7, 1, 1)])[0], 404)
@@ -491,6 +495,7 @@ ax.set(title="The field grows with the depth, the influence with its root")
 ax.set(xlabel="input pixel, from the middle", ylabel="share of the influence")
 ax.legend()
 check("for 20 layers: standard deviation", math.sqrt(40 / 3), 3.65, tol=5e-3)
+check("pixels within two of them, of 41", 2 * int(2 * math.sqrt(40 / 3)) + 1, 15)
 
 # %%
 spread = (influence * at**2).sum().sqrt()
@@ -1058,8 +1063,8 @@ def layers_needed(width, growth):
     return n
 
 
-for growth in (1, 2, 3):
-    print(f"96 columns, dilations growing by {growth}: {layers_needed(96, growth)} layers")
+for growth, layers in ((1, 48), (2, 6), (3, 5)):
+    check(f"layers for 96 columns, growing by {growth}", layers_needed(96, growth), layers)
 exercise.check(layers_needed)
 
 # %% [markdown]

@@ -9,6 +9,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from segedu import show
 from segedu.models.arithmetic import Layer, output_length, receptive_field, taps
@@ -104,6 +105,7 @@ def plot_receptive_field(layers: Sequence[Layer]) -> Figure:
     ax.set(title=f"width {field.width}, of which {int(seen.sum())} are seen; jump {field.jump}")
     names = ["input", *(f"layer {n + 1}" for n in range(len(bare)))]
     ax.set(yticks=range(len(names)), yticklabels=names, xlabel="input pixel")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
 
