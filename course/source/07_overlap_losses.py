@@ -367,7 +367,9 @@ check(
     tol=1e-9,
 )
 check("which is", 1 + T / (0.5 * (N - T)), 1.006, tol=5e-4)
-check("Dice's pull on the object, cross-entropy's", pulls[:T].sum() / object_pull, 2.0, tol=0.02)
+check(
+    "Dice's pull on the object, over cross-entropy's", pulls[:T].sum() / object_pull, 2.0, tol=0.02
+)
 
 # %% [markdown]
 # No: it is only twice cross-entropy's 0.0015. What Dice does is to let go of the ground as well. In a network whose optimiser rescales gradients (Adam does), that balance is what counts.
@@ -546,7 +548,7 @@ for ax, loss, name in zip(axes, (jaccard, lovasz), ("soft Jaccard", "Lovász"), 
     corner_values = values[[0, 0, -1, -1], [0, -1, 0, -1]]
     check(f"{name} at the corners", corner_values, [0.0, 0.5, 1.0, 1.0], tol=1e-12)
 # %% [markdown]
-# Lovász is **convex** in the errors: on any straight line between two points it stays below the chord. That is a theorem about set functions like $\Delta$, in which a mistake costs less the more mistakes there are already. Soft Jaccard is not convex.
+# Lovász is **convex** in the errors: on any straight line between two points it stays below the chord. That is a theorem about set functions like $\Delta$, in which a mistake costs less the more mistakes there are already; they are called **submodular** (次模). Soft Jaccard is not convex.
 
 # %%
 first, second = torch.rand(2, 2000, 6, generator=generator, dtype=torch.float64)
@@ -665,7 +667,7 @@ check("and at p = 0", dice(absent, absent), math.nan)
 #
 # | policy | value of an absent class | what it teaches |
 # |---|---|---|
-# | leave it out of the mean (`segedu`, Berman et al.) | none | nothing; false positives are taught by the classes that are there |
+# | leave it out of the mean (`segedu`; the code of Berman et al.) | none | nothing; false positives are taught by the classes that are there |
 # | count it as 0 but divide by all $C$ (segmentation-models-pytorch's Dice and Jaccard) | 0 | nothing; and the loss of the others shrinks with every absent class |
 # | add a constant $\varepsilon$ above and below | $1 - \frac{\varepsilon}{P + \varepsilon}$ | to say less of it; how strongly, $\varepsilon$ decides |
 #
@@ -709,9 +711,9 @@ for name in ["cross_entropy", *names]:
     )
 
 # %% [markdown]
-# ## 10. The experiment: seven pixels
+# ## 10. The experiment: eight pixels
 #
-# Now pictures. Each is a scene of the course with one small speck on it, about seven pixels that are darker or lighter than what is under them. The scene's own objects are ground: stripes and corners are there to be mistaken for specks.
+# Now pictures. Each is a scene of the course with one small speck on it, about eight pixels that are darker or lighter than what is under them. The scene's own objects are ground: stripes and corners are there to be mistaken for specks.
 
 
 # %%
@@ -730,13 +732,14 @@ def specks(count, seed):
     return torch.stack(images), torch.stack(masks)
 
 
-# %% tags=["nbval-ignore-output"] alt="Four scenes of textured objects, each with one small dark or light speck, and below them their masks, black but for a dot of about seven pixels."
+# %% tags=["nbval-ignore-output"] alt="Four scenes of textured objects, each with one small dark or light speck, and below them their masks, black but for a dot of about eight pixels."
 learn, held_out = specks(pictures, seed), specks(pictures, seed + 1000)
 share = learn[1].double().mean().item()
 fig, axes = show.grid(2, 4, "Find the speck", width=2)
 for i in range(4):
     show.image(axes[0, i], learn[0][i])
     show.mask(axes[1, i], learn[1][i], f"{int(learn[1][i].sum())} pixels", num_classes=2)
+check("pixels of a speck, on average", learn[1].double().sum((1, 2)).mean(), 8, tol=0.5)
 check("share of the specks' pixels", share, 0.0035 * (48 / image_size) ** 2, tol=0.0008)
 
 # %% [markdown]
