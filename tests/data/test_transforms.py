@@ -105,6 +105,13 @@ def test_what_becomes_of_a_sample_depends_on_seed_epoch_and_index_alone():
     assert len(data) == 3
 
 
+def test_torchs_own_generator_is_left_as_it_was():
+    data = Augmented(Scenes(1), random_crop(48, 48, scale=(0.7, 1.4), colour=0.3))
+    before = torch.random.get_rng_state()
+    data[0]
+    assert torch.random.get_rng_state().equal(before)
+
+
 def test_neighbouring_numbers_give_unrelated_seeds():
     seeds = {mixed_seed(a, b, c) for a in range(8) for b in range(8) for c in range(8)}
     assert len(seeds) == 512

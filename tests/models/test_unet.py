@@ -116,3 +116,11 @@ def test_a_shrunk_model_averages_only_the_pixels_there_are():
             return image
 
     assert torch.allclose(Shrunk(Same(), 4)(torch.ones(1, 3, 5, 7)), torch.ones(1, 3, 5, 7))
+
+
+def test_a_model_normalises_its_images():
+    model = UNet(2, widths=(4, 8)).eval()
+    image = torch.rand(1, 3, 8, 8)
+    logits = model(image)
+    model.normalize.mean, model.normalize.std = torch.zeros(3, 1, 1), torch.ones(3, 1, 1)
+    assert torch.allclose(model((image - 0.5) / 0.25), logits, atol=1e-6)
