@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from segedu.data.sample import IGNORE
@@ -43,7 +44,7 @@ def _price(error: Float[Tensor, " n"], y: Bool[Tensor, " n"]) -> Float[Tensor, "
 
     A pixel of the class leaves the intersection, any other joins the union.
     """
-    worst_first = error.argsort(descending=True)
+    worst_first = _worst_first(error)
     of_class = y[worst_first]
     lost = of_class.cumsum(0)
     joined = (~of_class).cumsum(0)
@@ -51,3 +52,11 @@ def _price(error: Float[Tensor, " n"], y: Bool[Tensor, " n"]) -> Float[Tensor, "
     joining = intersection.to(error) / (union * (union - 1)).clamp(min=1)
     price = torch.where(of_class, 1 / union.to(error), joining)
     return torch.empty_like(error).scatter_(0, worst_first, price)
+
+
+def _worst_first(error: Float[Tensor, " n"]) -> Int[Tensor, " n"]:
+    """The pixels' places in the order of their errors; on a CPU NumPy sorts many times as fast."""
+    if not error.is_cpu:
+        return error.argsort(descending=True)
+    wide = torch.promote_types(error.dtype, torch.float32)  # NumPy has no bfloat16
+    return torch.from_numpy(np.argsort(-error.to(wide).numpy()))

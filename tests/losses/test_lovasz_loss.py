@@ -81,3 +81,20 @@ def test_it_differs_from_soft_jaccard_between_the_corners():
     # class 1: errors .4 .4; prices 1 and 0 in either order, so .4; jaccard: 1 - .6/1.4
     assert lovasz_loss(logits, target).item() == pytest.approx(0.4)
     assert jaccard_loss(logits, target).item() == pytest.approx(1 - 0.6 / 1.4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_the_loss_is_the_same_where_torch_sorts_as_on_a_gpu(monkeypatch, random, dtype):
+    logits = torch.randn(2, 3, 9, 9, generator=random).to(dtype)
+    target = torch.randint(3, (2, 9, 9), generator=random)
+    on_cpu = lovasz_loss(logits, target)
+    monkeypatch.setattr(torch.Tensor, "is_cpu", property(lambda _: False))
+    torch.testing.assert_close(lovasz_loss(logits, target), on_cpu)
+
+
+@pytest.mark.gpu
+def test_the_loss_on_a_gpu_is_that_on_the_cpu(random):
+    logits = torch.randn(2, 3, 9, 9, generator=random)
+    target = torch.randint(3, (2, 9, 9), generator=random)
+    on_gpu = lovasz_loss(logits.cuda(), target.cuda()).cpu()
+    torch.testing.assert_close(on_gpu, lovasz_loss(logits, target))
