@@ -273,3 +273,17 @@ def test_an_index_outside_the_classes_is_refused(prediction, target, found):
 def test_a_negative_index_is_refused_also_when_the_classes_are_not_told():
     with pytest.raises(InputError, match=r"target has values -2\.\.-2"):
         boundary_f1(torch.zeros(2, 2, dtype=torch.int64), torch.full((2, 2), -2), 1)
+
+
+@pytest.mark.real
+def test_real_people_agree_on_a_photograph_and_not_with_what_was_drawn_of_another(real_root):
+    from segedu.data.bsds import Bsds
+
+    photographs = Bsds(real_root / "bsds", "val")
+    drawn = [photographs[n]["boundaries"].as_subclass(torch.Tensor) for n in (4, 20)]
+    assert drawn[0].shape[1:] == drawn[1].shape[1:]
+    tolerance = 0.0075 * math.hypot(*drawn[0].shape[1:])
+    first = drawn[0][0]
+    assert count_matched(first, drawn[0][1:], tolerance).f1 > 0.6
+    assert count_matched(first, drawn[1], tolerance).f1 < 0.4
+    assert count_matched(first, first[None], 0).f1 == 1
