@@ -25,7 +25,7 @@
 seed = 0
 scene_size = 192  # height and width of the scenes that superpixels are measured on
 measured = 4  # how many of them
-most_nuclei = 6  # real pictures of nuclei, where there are any
+most_nuclei = 4  # real pictures of nuclei, where there are any
 
 # %%
 import heapq
@@ -701,21 +701,20 @@ check("number of coins", ndimage.label(is_coin)[1], 24)
 if catalog.available("nuclei"):
     stained = catalog.load("nuclei", split="val")
     results = []
-    for index in range(min(most_nuclei, len(stained))):
-        masks = stained[index]["masks"].numpy()
-        truth = (masks * np.arange(1, len(masks) + 1)[:, None, None]).max(0)
+    for one in (stained[index] for index in range(min(most_nuclei, len(stained)))):
+        truth = np.zeros(one["mask"].shape, dtype=int)
+        for number, inside in enumerate(one["masks"].numpy(), start=1):
+            truth[inside] = number
         f1_parts = object_f1(ndimage.label(truth > 0)[0], truth)
-        f1_cut = max(object_f1(separated(truth > 0, reach), truth) for reach in (3, 5, 7, 9))
-        results.append([len(masks), f1_parts, f1_cut])
-        print(
-            f"{len(masks):4} nuclei: F1 {f1_parts:.2f} by components, {f1_cut:.2f} with the best reach"
-        )
-    check_at_least("the truth's union, cut: mean F1", np.mean([cut for _, _, cut in results]), 0.7)
+        f1_cut = max(object_f1(separated(truth > 0, reach), truth) for reach in (3, 5, 8))
+        results.append(f1_cut)
+        print(f"{number:4} nuclei: F1 {f1_parts:.2f} by components, {f1_cut:.2f} at best")
+    check_at_least("the truth's union, cut: mean F1", np.mean(results), 0.7)
 else:
     print("The nuclei are not here; `segedu data get nuclei` downloads them.")
 
 # %% [markdown]
-# A reach chosen with the truth in hand is a little unfair, and shows the best that can be had. Where few nuclei touch, components are hard to beat, and a cut can only do harm.
+# ("At best": of the reaches 3, 5 and 8, the best with the truth in hand.) Where few nuclei touch, components are hard to beat, and a cut can only do harm.
 #
 # ## 5. Joined by weak differences: merging along a graph
 #
