@@ -25,7 +25,7 @@
 seed = 0
 scenes_count = 12  # scenes on which edge detectors are scored; at least 3
 least_gain = 0.03  # F by which two scales must beat each of them alone
-photos = 4  # of BSDS, where it is there
+photos = 3  # of BSDS, where it is there
 
 # %%
 import inspect
