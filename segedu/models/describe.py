@@ -42,7 +42,7 @@ def describe_all(num_classes: int = 21) -> Iterator[Description]:
         yield Description(
             name=name,
             parameters=sum(weight.numel() for weight in model.parameters()),
-            receptive_field=receptive_field(model),
+            receptive_field=receptive_field(model, height=entry.smallest),
             macs=multiplications(model.to("meta")),
             rule=entry.rule,
         )
@@ -57,8 +57,12 @@ def multiplications(model: nn.Module) -> int:
     return int(counter.get_total_flops()) // 2
 
 
-def receptive_field(model: nn.Module) -> int | None:
+def receptive_field(model: nn.Module, *, height: int = 1) -> int | None:
     """How many columns of the image the scores of a pixel depend on; None if on all of them.
+
+    Args:
+        model: In evaluation mode.
+        height: Rows of the strip on which it is measured; the least that the model takes.
 
     One pixel of a strip is not a number, and so all that depends on it becomes none either. This
     counts the outputs that one input reaches: as many as the inputs that an output sees, but for a
@@ -67,9 +71,9 @@ def receptive_field(model: nn.Module) -> int | None:
     """
     widths = []
     for place in range(STRIP // 2, STRIP // 2 + 8):
-        strip = torch.zeros(1, 3, 1, STRIP)
+        strip = torch.zeros(1, 3, height, STRIP)
         strip[..., place] = torch.nan
         with torch.inference_mode():
-            reached = model(strip).isnan().any(dim=1)[0, 0]
+            reached = model(strip).isnan().any(dim=1).any(dim=1)[0]
         widths.append(int(reached.sum()))
     return None if max(widths) == STRIP else max(widths)

@@ -13,9 +13,6 @@ from segedu.errors import InputError
 from segedu.models.layers import Backbone, Shrunk
 from segedu.models.pretrained import load_imagenet
 
-ANY_SIZE = "images of any size"
-PAIRS = "images of any size; two or more in a training batch"
-
 
 @dataclass(frozen=True)
 class Entry:
@@ -23,11 +20,19 @@ class Entry:
 
     Attributes:
         constructor: As MODULE:FUNCTION within `segedu.models`.
-        rule: What images it takes.
+        smallest: The least height and width of an image, in pixels.
+        batch: The least number of images in a training batch.
     """
 
     constructor: str
-    rule: str = ANY_SIZE
+    smallest: int = 1
+    batch: int = 1
+
+    @property
+    def rule(self) -> str:
+        """What images the model takes, in words."""
+        size = f"at least {self.smallest} x {self.smallest}" if self.smallest > 1 else "any size"
+        return f"images of {size}" + (f"; {self.batch} or more to train" * (self.batch > 1))
 
 
 MODELS: Mapping[str, Entry] = MappingProxyType(
@@ -40,12 +45,13 @@ MODELS: Mapping[str, Entry] = MappingProxyType(
         "fcn_resnet101": Entry("fcn:fcn_resnet101"),
         "pspnet_resnet34": Entry("pspnet:pspnet_resnet34"),
         "pspnet_resnet50": Entry("pspnet:pspnet_resnet50"),
-        "deeplabv3_resnet50": Entry("deeplab:deeplabv3_resnet50", PAIRS),
-        "deeplabv3_resnet101": Entry("deeplab:deeplabv3_resnet101", PAIRS),
-        "deeplabv3plus_resnet34": Entry("deeplab:deeplabv3plus_resnet34", PAIRS),
+        "deeplabv3_resnet50": Entry("deeplab:deeplabv3_resnet50", batch=2),
+        "deeplabv3_resnet101": Entry("deeplab:deeplabv3_resnet101", batch=2),
+        "deeplabv3plus_resnet34": Entry("deeplab:deeplabv3plus_resnet34", batch=2),
+        "segformer_b0": Entry("segformer:segformer_b0", smallest=29),
     }
 )
-"""The models by name; what follows the first underscore is the name of a backbone."""
+"""The models by name; what follows the first underscore names the backbone."""
 
 
 def build(name: str, num_classes: int, *, shrink: int = 1, **options: Any) -> nn.Module:

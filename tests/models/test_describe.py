@@ -6,7 +6,7 @@ from torch import nn
 
 from segedu.models import describe
 from segedu.models.describe import Description, describe_all, multiplications, receptive_field
-from segedu.models.registry import ANY_SIZE, MODELS
+from segedu.models.registry import MODELS, Entry
 
 
 class Net(nn.Sequential):
@@ -56,7 +56,7 @@ def test_a_description_of_u_net(monkeypatch):
         parameters=sum(conv + norm for _, conv, norm in weights) + 25 * 6,
         macs=sum((256 >> level) ** 2 * conv for level, conv, _ in weights) + 256 * 256 * 24 * 6,
         receptive_field=100,  # as chapter 10 finds in three ways
-        rule=ANY_SIZE,
+        rule="images of any size",
     )
 
 
@@ -64,4 +64,10 @@ def test_a_description_of_u_net(monkeypatch):
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_of_the_registry_scores_an_odd_image(name):
     model = describe.build(name, 3).eval()
-    assert model(torch.rand(1, 3, 21, 34)).shape == (1, 3, 21, 34)
+    height = max(21, MODELS[name].smallest)
+    assert model(torch.rand(1, 3, height, 34)).shape == (1, 3, height, 34)
+
+
+def test_a_rule_says_what_a_model_needs():
+    assert Entry("a:b", smallest=29).rule == "images of at least 29 x 29"
+    assert Entry("a:b", batch=2).rule == "images of any size; 2 or more to train"
