@@ -30,7 +30,7 @@ test_pictures = 48  # that it is scored on
 epochs = 12
 resamples = 1000  # of the bootstrap
 least_ratio = 2.0  # by which an interval over pictures is wider than one over pixels
-least_boldness = 0.01  # by which ECE grows when the logits are multiplied by 4
+least_boldness = 0.01  # by which ECE grows when the logits are multiplied by 8
 least_temperature = 1.5  # that mends it
 most_left = 1.0  # of that ECE, on other pictures
 camvid_frames = 20  # of each split, where CamVid is
@@ -618,10 +618,10 @@ check("with exactly 1 apart: torchmetrics", split, peer, tol=2e-4)
 check_at_least("torchmetrics' ECE above ours by", peer - honest, -2e-4)
 
 # %% [markdown]
-# Now make the network bold: multiply all its logits by 4. **Predict:** what changes: its masks, its IoU, its ECE?
+# Now make the network bold: multiply all its logits by 8. **Predict:** what changes: its masks, its IoU, its ECE?
 
 # %% tags=["nbval-ignore-output"]
-bold = 4 * logits
+bold = 8 * logits
 check("the masks are the same", bold.argmax(1), answer)
 boldness = ece(*sure_and_right(bold))
 check_at_least("ECE has grown by", boldness - honest, least_boldness)
@@ -630,7 +630,7 @@ check_at_least("ECE has grown by", boldness - honest, least_boldness)
 title = "Reliability: how often right, of those that said so?"
 fig, axes = show.grid(1, 2, title, width=3.6, height=3)
 middle = [i / 10 + 0.05 for i in range(10)]
-for ax, z, name in zip(axes, (logits, bold), ("the network", "its logits times 4"), strict=True):
+for ax, z, name in zip(axes, (logits, bold), ("the network", "its logits times 8"), strict=True):
     n, said, held = reliability(*sure_and_right(z))
     ax.bar(middle, held.nan_to_num(0).tolist(), width=0.09, color=colours[2], edgecolor="black")
     ax.plot([0, 1], [0, 1], "--", color="black")
