@@ -311,9 +311,9 @@ for ax, compactness in zip(axes, (2, 10, 60), strict=True):
 #
 # **Undersegmentation error** (欠分割误差): how much superpixels leak over the truth's regions. Where superpixel $P$ lies partly in the region $T$, the smaller of its two pieces is counted (Neubert and Protzel, 2012):
 #
-# $$\mathrm{UE} = \frac1N \sum_{T} \sum_{P \,:\, P \cap T \ne \emptyset} \min\big( |P \cap T|,\ |P \setminus T| \big).$$
+# $$U = \frac1N \sum_{T} \sum_{P \,:\, P \cap T \ne \emptyset} \min\big( |P \cap T|,\ |P \setminus T| \big).$$
 #
-# By hand, a row of eight pixels: truth `A A A B B B B B`, superpixels `1 1 1 1 2 2 2 2`. Superpixel 1 has three pixels in A and one in B. It leaks by 1 as seen from A, by 1 as seen from B; superpixel 2 does not leak: $\mathrm{UE} = 2/8$.
+# By hand, a row of eight pixels: truth `A A A B B B B B`, superpixels `1 1 1 1 2 2 2 2`. Superpixel 1 has three pixels in A and one in B. It leaks by 1 as seen from A, by 1 as seen from B; superpixel 2 does not leak: $U = 2/8$.
 
 
 # %%
@@ -1143,7 +1143,7 @@ exercise.check(count_objects)
 # \begin{aligned}
 # J &= \textstyle\sum_n \lVert x_n - \mu_{a_n} \rVert^2 && \text{k-means: nearest centre, then mean; never rises} \\
 # D^2 &= d_c^2 + m^2 (d_s / S)^2, \quad S = \sqrt{N/K} && \text{SLIC; nine candidates a pixel} \\
-# \mathrm{UE} &= \tfrac1N \textstyle\sum_T \sum_{P \cap T \ne \emptyset} \min(|P \cap T|, |P \setminus T|) && \text{undersegmentation error} \\
+# U &= \tfrac1N \textstyle\sum_T \sum_{P \cap T \ne \emptyset} \min(|P \cap T|, |P \setminus T|) && \text{undersegmentation error} \\
 # d(p) &= \textstyle\min_{q \in \text{background}} \lVert p - q \rVert && \text{distance transform; flood } {-d} \text{ from markers} \\
 # w &\le \min\big(\mathrm{Int}(A) + k/|A|,\ \mathrm{Int}(B) + k/|B|\big) && \text{merge along a graph}
 # \end{aligned}
