@@ -626,7 +626,7 @@ check("the masks are the same", bold.argmax(1), answer)
 boldness = ece(*sure_and_right(bold))
 check_at_least("ECE has grown by", boldness - honest, least_boldness)
 
-# %% tags=["nbval-ignore-output"] alt="Two reliability diagrams. Left, the network: the bars of accuracy lie near the diagonal. Right, the same network with its logits multiplied by four: the bars stay below the diagonal, so it is less often right than it says."
+# %% tags=["nbval-ignore-output"] alt="Two reliability diagrams. Left, the network: the bars of accuracy lie near the diagonal. Right, the same network with its logits multiplied by eight: the bars stay below the diagonal, so it is less often right than it says."
 title = "Reliability: how often right, of those that said so?"
 fig, axes = show.grid(1, 2, title, width=3.6, height=3)
 middle = [i / 10 + 0.05 for i in range(10)]
