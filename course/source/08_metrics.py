@@ -1044,7 +1044,7 @@ exercise = Exercise(
 exercise.check(class_ece)
 
 
-# %% tags=["solution"]
+# %% tags=["solution", "nbval-ignore-output"]
 def class_ece(p, y, bins=10):
     """The sums of p and of y in each bin: their difference is n times the gap."""
     place = (p.double() * bins).ceil().long().clamp(1, bins) - 1
@@ -1111,7 +1111,7 @@ exercise = Exercise(
 exercise.check(difference_interval)
 
 
-# %% tags=["solution"]
+# %% tags=["solution", "nbval-ignore-output"]
 def difference_interval(matrices_a, matrices_b, draws):
     """The same pictures for both in each draw."""
     difference = mean_iou(matrices_b[draws].sum(1)) - mean_iou(matrices_a[draws].sum(1))
