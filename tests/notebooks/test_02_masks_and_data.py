@@ -1,10 +1,5 @@
 """Chapter 02's own codecs, fillings and transforms are the package's and the libraries'."""
 
-import ast
-from pathlib import Path
-from types import SimpleNamespace
-
-import jupytext
 import numpy as np
 import pytest
 import torch
@@ -14,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 from skimage.draw import polygon2mask
+from taught import taught
 
 from segedu.data import rle
 from segedu.data.coco import _segment_ids
@@ -21,29 +17,7 @@ from segedu.data.images import read_index
 from segedu.data.pets import Pets
 from segedu.data.sample import IGNORE
 
-SOURCE = Path(__file__).parents[2] / "course" / "source" / "02_masks_and_data.py"
-
-
-def _chapter():
-    """The chapter's imports and functions outside its exercises; nothing else of it is run."""
-    cells = jupytext.read(SOURCE, fmt="py:percent").cells
-    code = "\n".join(
-        cell.source
-        for cell in cells
-        if cell.cell_type == "code"
-        and not {"exercise", "exercise-check", "solution"} & set(cell.metadata.get("tags", []))
-    )
-    parts = [
-        part
-        for part in ast.parse(code).body
-        if isinstance(part, ast.Import | ast.ImportFrom | ast.FunctionDef)
-    ]
-    names = {}
-    exec(compile(ast.Module(parts, type_ignores=[]), SOURCE.name, "exec"), names)
-    return SimpleNamespace(**names)
-
-
-chapter = _chapter()
+chapter = taught("02_masks_and_data")
 masks = st.tuples(st.integers(1, 9), st.integers(1, 9)).flatmap(lambda size: arrays(bool, size))
 
 

@@ -1,54 +1,20 @@
 """Chapter 03's own filters, thresholds and matching are the libraries' and the package's."""
 
-import ast
-from pathlib import Path
-from types import SimpleNamespace
-
-import jupytext
 import numpy as np
 import pytest
 import skimage
 import torch
+from taught import taught
 
 from segedu.metrics.boundary import count_matched
 from segedu.widgets import thresholds
 
-SOURCE = Path(__file__).parents[2] / "course" / "source" / "03_thresholds_and_edges.py"
-WANTED = {
-    "between_variance",
-    "otsu",
-    "minimum_error",
-    "local_mean",
-    "correlate",
-    "gradient",
-    "gaussian",
-    "shifted",
-    "beside",
-    "ridge",
-    "hysteresis",
-    "canny",
-    "largest_matching",
-    "places",
-    "outline",
-}
-KERNELS = {"smooth", "difference", "sobel_right, sobel_down"}
-
 
 @pytest.fixture(scope="module")
 def chapter():
-    """The chapter's imports, filters and functions; nothing else of it is run."""
-    cells = jupytext.read(SOURCE, fmt="py:percent").cells
-    code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
-    parts = [
-        part
-        for part in ast.parse(code).body
-        if isinstance(part, ast.Import | ast.ImportFrom)
-        or getattr(part, "name", None) in WANTED
-        or (isinstance(part, ast.Assign) and ast.unparse(part.targets[0]).strip("()") in KERNELS)
-    ]
-    names = {}
-    exec(compile(ast.Module(parts, type_ignores=[]), SOURCE.name, "exec"), names)
-    return SimpleNamespace(**{name: names[name] for name in WANTED})
+    return taught(
+        "03_thresholds_and_edges", also=("smooth", "difference", "sobel_right", "sobel_down")
+    )
 
 
 @pytest.fixture

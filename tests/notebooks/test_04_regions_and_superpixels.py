@@ -1,39 +1,13 @@
 """Chapter 04's own methods are those of the libraries, or of a naive count."""
 
-import ast
-from pathlib import Path
-from types import SimpleNamespace
-
-import jupytext
 import numpy as np
 import pytest
 from scipy import ndimage
 from skimage import segmentation
 from sklearn.cluster import KMeans
+from taught import taught
 
-SOURCE = Path(__file__).parents[2] / "course" / "source" / "04_regions_and_superpixels.py"
-
-
-def _chapter():
-    """The chapter's imports and functions outside its exercises; nothing else of it is run."""
-    cells = jupytext.read(SOURCE, fmt="py:percent").cells
-    code = "\n".join(
-        cell.source
-        for cell in cells
-        if cell.cell_type == "code"
-        and not {"exercise", "exercise-check", "solution"} & set(cell.metadata.get("tags", []))
-    )
-    parts = [
-        part
-        for part in ast.parse(code).body
-        if isinstance(part, ast.Import | ast.ImportFrom | ast.FunctionDef)
-    ]
-    names = {}
-    exec(compile(ast.Module(parts, type_ignores=[]), SOURCE.name, "exec"), names)
-    return SimpleNamespace(**names)
-
-
-chapter = _chapter()
+chapter = taught("04_regions_and_superpixels")
 
 
 def blobs(seed, size=(40, 50)):

@@ -1,50 +1,23 @@
 """Chapter 05's own convolutions, fields and kernels are torch's and the package's."""
 
-import ast
 from itertools import product
-from pathlib import Path
-from types import SimpleNamespace
 
-import jupytext
 import pytest
 import torch
 import torch.nn.functional as F
+from taught import taught
 from torch import nn
 
 from segedu.models.arithmetic import Layer, output_length, pixels_seen, receptive_field
 from segedu.models.fcn import as_convolution
 from segedu.models.layers import bilinear_upsampling
 
-SOURCE = Path(__file__).parents[2] / "course" / "source" / "05_convolution_arithmetic.py"
-WANTED = {
-    "under_tap",
-    "places",
-    "convolve",
-    "convolution_matrix",
-    "stamp",
-    "kernel_gradient",
-    "field_by_formula",
-    "paths",
-    "between",
-    "enlarge_row",
-    "bilinear_kernel",
-}
 SETTINGS = list(product((1, 2, 3), (0, 1, 2), (1, 2)))  # stride, padding, dilation
 
 
 @pytest.fixture(scope="module")
 def chapter():
-    """The chapter's imports and functions; nothing else of it is run."""
-    cells = jupytext.read(SOURCE, fmt="py:percent").cells
-    code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
-    parts = [
-        part
-        for part in ast.parse(code).body
-        if isinstance(part, ast.Import | ast.ImportFrom) or getattr(part, "name", None) in WANTED
-    ]
-    names = {}
-    exec(compile(ast.Module(parts, type_ignores=[]), SOURCE.name, "exec"), names)
-    return SimpleNamespace(**{name: names[name] for name in WANTED})
+    return taught("05_convolution_arithmetic")
 
 
 @pytest.mark.parametrize("setting", SETTINGS)

@@ -1,33 +1,16 @@
 """Chapter 06's own cross-entropy and gradient are the package's."""
 
-import ast
-from pathlib import Path
-from types import SimpleNamespace
-
-import jupytext
 import pytest
 import torch
+from taught import taught
 
 from segedu.data.sample import IGNORE
 from segedu.losses import cross_entropy_loss
 
-SOURCE = Path(__file__).parents[2] / "course" / "source" / "06_cross_entropy.py"
-
 
 @pytest.fixture(scope="module")
 def chapter():
-    """The chapter's imports and functions of sections 3 to 5; nothing else of it is run."""
-    cells = jupytext.read(SOURCE, fmt="py:percent").cells
-    code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
-    wanted = {"log_sum_exp", "softmax", "pixel_losses", "cross_entropy", "cross_entropy_gradient"}
-    parts = [
-        part
-        for part in ast.parse(code).body
-        if isinstance(part, ast.Import | ast.ImportFrom) or getattr(part, "name", None) in wanted
-    ]
-    names = {}
-    exec(compile(ast.Module(parts, type_ignores=[]), SOURCE.name, "exec"), names)
-    return SimpleNamespace(**{name: names[name] for name in wanted})
+    return taught("06_cross_entropy")
 
 
 def batch(seed, scale=3.0, dtype=torch.float64):

@@ -1,46 +1,16 @@
 """Chapter 07's own losses and gradients are the package's."""
 
-import ast
-from pathlib import Path
-from types import SimpleNamespace
-
-import jupytext
 import pytest
 import torch
+from taught import taught
 
 from segedu import losses
 from segedu.data.sample import IGNORE
 
-SOURCE = Path(__file__).parents[2] / "course" / "source" / "07_overlap_losses.py"
-WANTED = {
-    "focal",
-    "focal_factor",
-    "soft_counts",
-    "dice",
-    "jaccard",
-    "tversky",
-    "dice_gradient",
-    "jaccard_gradient",
-    "tversky_gradient",
-    "lovasz_prices",
-    "lovasz",
-    "of_classes",
-}
-
 
 @pytest.fixture(scope="module")
 def chapter():
-    """The chapter's imports and functions of sections 2 to 8; nothing else of it is run."""
-    cells = jupytext.read(SOURCE, fmt="py:percent").cells
-    code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
-    parts = [
-        part
-        for part in ast.parse(code).body
-        if isinstance(part, ast.Import | ast.ImportFrom) or getattr(part, "name", None) in WANTED
-    ]
-    names = {}
-    exec(compile(ast.Module(parts, type_ignores=[]), SOURCE.name, "exec"), names)
-    return SimpleNamespace(**{name: names[name] for name in WANTED})
+    return taught("07_overlap_losses")
 
 
 def batch(seed, *, classes=4, absent=True):

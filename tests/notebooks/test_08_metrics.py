@@ -1,35 +1,18 @@
 """Chapter 08's own counts and scores are the package's, its calibration error torchmetrics'."""
 
-import ast
-from pathlib import Path
-from types import SimpleNamespace
-
-import jupytext
 import pytest
 import torch
+from taught import taught
 from torchmetrics.classification import BinaryCalibrationError
 
 from segedu.data.sample import IGNORE
 from segedu.metrics.boundary import boundary_f1
 from segedu.metrics.confusion import ConfusionMatrix
 
-SOURCE = Path(__file__).parents[2] / "course" / "source" / "08_metrics.py"
-WANTED = {"confusion", "outline", "outline_f1", "reliability", "ece", "mean_iou"}
-
 
 @pytest.fixture(scope="module")
 def chapter():
-    """The chapter's imports and functions; nothing else of it is run."""
-    cells = jupytext.read(SOURCE, fmt="py:percent").cells
-    code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
-    parts = [
-        part
-        for part in ast.parse(code).body
-        if isinstance(part, ast.Import | ast.ImportFrom) or getattr(part, "name", None) in WANTED
-    ]
-    names = {}
-    exec(compile(ast.Module(parts, type_ignores=[]), SOURCE.name, "exec"), names)
-    return SimpleNamespace(**{name: names[name] for name in WANTED})
+    return taught("08_metrics")
 
 
 def masks(seed, *, classes=4):

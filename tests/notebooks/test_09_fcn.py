@@ -1,35 +1,17 @@
 """Chapter 09's functions against the package."""
 
-import ast
-from pathlib import Path
-from types import SimpleNamespace
-
-import jupytext
 import pytest
 import torch
+from taught import taught
 from torch import nn
 
 from segedu.models import fcn
 from segedu.models.layers import bilinear_upsampling
 
-SOURCE = Path(__file__).parents[2] / "course" / "source" / "09_fcn.py"
-DEFINITIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)
-
 
 @pytest.fixture(scope="module")
 def chapter():
-    cells = jupytext.read(SOURCE, fmt="py:percent").cells
-    written = [cell.source for cell in cells if cell.cell_type == "code" and is_taught(cell)]
-    body = [
-        line for text in written for line in ast.parse(text).body if isinstance(line, DEFINITIONS)
-    ]
-    names: dict[str, object] = {}
-    exec(compile(ast.Module(body, type_ignores=[]), SOURCE.name, "exec"), names)
-    return SimpleNamespace(**{k: v for k, v in names.items() if not k.startswith("__")})
-
-
-def is_taught(cell):
-    return not {"exercise", "exercise-check", "solution"} & set(cell.metadata.get("tags", []))
+    return taught("09_fcn")
 
 
 @pytest.mark.parametrize("finest", [32, 16, 8, 4])

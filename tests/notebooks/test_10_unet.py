@@ -1,38 +1,17 @@
 """Chapter 10's functions against the package, segmentation-models-pytorch and naive counts."""
 
-import ast
-from pathlib import Path
-from types import SimpleNamespace
-
-import jupytext
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from taught import taught
 
 from segedu.models.unet import UNet
-
-SOURCE = Path(__file__).parents[2] / "course" / "source" / "10_unet.py"
-DEFINITIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)
-
-
-def is_definition(statement):
-    names = [getattr(target, "id", "") for target in getattr(statement, "targets", [])]
-    return isinstance(statement, DEFINITIONS) or names == ["halve"]
 
 
 @pytest.fixture(scope="module")
 def chapter():
-    cells = jupytext.read(SOURCE, fmt="py:percent").cells
-    written = [cell.source for cell in cells if cell.cell_type == "code" and is_taught(cell)]
-    body = [line for text in written for line in ast.parse(text).body if is_definition(line)]
-    names: dict[str, object] = {}
-    exec(compile(ast.Module(body, type_ignores=[]), SOURCE.name, "exec"), names)
-    return SimpleNamespace(**{k: v for k, v in names.items() if not k.startswith("__")})
-
-
-def is_taught(cell):
-    return not {"exercise", "exercise-check", "solution"} & set(cell.metadata.get("tags", []))
+    return taught("10_unet", also=("halve",))
 
 
 def varied(module):
