@@ -60,7 +60,7 @@ _ = torch.manual_seed(seed)  # weights and maps below are drawn at random, but a
 # %% [markdown]
 # ## 1. Where a classifier loses the place
 #
-# A classifier of the time is a stack of convolutions and poolings that ends in a small map of features (特征图), and then **fully connected layers** (全连接层): the map is flattened to one long vector $x$, and each output is a weighted sum of all of it, $z_k = \sum_i w_{ki}\, x_i + b_k$.
+# A classifier of the time is a stack of convolutions and poolings that ends in a small map of features (特征图), and then **fully connected layers** (全连接层): the map is flattened to one long vector $x$, and each output is a weighted sum of all of it, $z = \sum_i w_i\, x_i + b$, with weights $w$ and a bias (偏置) $b$ of its own.
 #
 # Take a map of $2 \times 2$ pixels and one output that looks for a bright pixel at the upper left: weights $(1, 0, 0, 0)$ and no bias.
 #
@@ -90,11 +90,11 @@ check("a map of 3 x 3 is refused", "shapes cannot be multiplied" in raised, want
 # %% [markdown]
 # ## 2. The same weights, read as a convolution
 #
-# Here is the step. A fully connected layer over a map of $C \times k \times k$ computes
+# Here is the step. Take one output of a fully connected layer over $D$ maps of $k \times k$. With the weights numbered like the maps, by channel $c$, row $i$ and column $j$, it is
 #
 # $$z = b + \sum_{c} \sum_{i=0}^{k-1} \sum_{j=0}^{k-1} w_{c, i, j}\; x_{c, i, j}.$$
 #
-# A convolution with a kernel (卷积核) of $k \times k$ and no padding computes, at the output place $(r, s)$,
+# A convolution with a kernel (卷积核) of $D \times k \times k$ and no padding computes, at the output place in row $r$ and column $s$,
 #
 # $$z_{r, s} = b + \sum_{c} \sum_{i=0}^{k-1} \sum_{j=0}^{k-1} w_{c, i, j}\; x_{c, r + i, s + j}.$$
 #
@@ -296,7 +296,7 @@ for ax, stride in zip(axes[2:], (8, 16, 32), strict=True):
 # \end{aligned}
 # $$
 #
-# Here $s_k$, of shape $(C, H/k, W/k)$, are the scores that a $1 \times 1$ convolution makes of the features at stride $k$, and $\operatorname{up}_f$ is the enlargement of section 3. Only scores are added, $C$ numbers for each place: cheap. [U-Net](10_unet.ipynb) will copy the *features* across instead, and ask more convolutions what to make of them.
+# Here $C$ is the number of classes, and $s_d$, of shape $(C, H/d, W/d)$, are the scores that a $1 \times 1$ convolution makes of the features at stride $d$ of a picture of $H \times W$; $\operatorname{up}_f$ is the enlargement of section 3, and $z$, of shape $(C, H, W)$, are the logits. Only scores are added, $C$ numbers for each place: cheap. [U-Net](10_unet.ipynb) will copy the *features* across instead, and ask more convolutions what to make of them.
 #
 # By hand, one class and one row. Coarse scores $(2, 6)$, fine scores $(0, 1, -2, 0)$. Enlarged, with the zeros outside: $1.5,\ 3,\ 5,\ 4.5$. Added: $1.5,\ 4,\ 3,\ 4.5$. The fine score has moved the place where the row rises above 3.5 by one pixel.
 
@@ -387,9 +387,9 @@ for finest in (32, 16, 8):
 # Which is sharper? The paper trains FCN-32s, goes on from its weights to 16s, and from those to 8s. So FCN-8s has also been trained the longest, and one cannot tell which of the two made it better. Our design has no such doubt: **one trunk, three readers**, trained together by the sum of
 # their losses. All three read the same features, learn for the same number of steps from the same pictures. They differ in their path to the pixels and in nothing else. Three seeds, and the spread shown.
 #
-# What this cannot say is how good an FCN-32s would be whose trunk has to serve it alone. Exercise 4 of [chapter 10](10_unet.ipynb) is of that kind.
+# What this cannot say is how good an FCN-32s would be whose trunk has to serve it alone.
 #
-# **Predict:** which of the two steps gains more boundary F1, from 32 to 16 or from 16 to 8? The ceilings of section 4 are a hint.
+# **Predict:** which of the two steps gains more boundary F1, from 32 to 16 or from 16 to 8? The numbers of section 4 are a hint.
 
 
 # %%
@@ -440,7 +440,7 @@ for run in range(seed, seed + runs):
         *(f"FCN-{k}s {f:.3f}  " for k, f in zip((32, 16, 8), results[-1], strict=True)),
     )
 
-# %% tags=["nbval-ignore-output"] alt="Boundary F1 of FCN-32s, 16s and 8s on held-out scenes, one dot for each seed, and above them the ceiling of each stride as a dash. The dots rise from 32 to 16 to 8 for every seed."
+# %% tags=["nbval-ignore-output"] alt="Boundary F1 of FCN-32s, 16s and 8s on held-out scenes, one dot for each seed, and as a dash what the truth keeps through a bottleneck of that stride. The dots rise from 32 to 16 to 8 for every seed; they lie above the dashes of 32 and 16 and below that of 8."
 f1 = torch.tensor(results, dtype=torch.float64)  # (runs, 3)
 fig, [ax] = show.grid(1, 1, width=5, height=3)
 for run, values in enumerate(f1.tolist()):
@@ -760,7 +760,7 @@ exercise.check(fuse)
 # %% [markdown]
 # ## Summary
 #
-# Symbols: scores $s_k$ of shape $(C, H/k, W/k)$ at stride $k$; $\operatorname{up}_f$ enlarges $f$ times; a fully connected layer reads $C$ maps of $k \times k$.
+# Symbols: weights $w$, bias $b$ and features $x$, $D$ maps of $k \times k$ in a window, channel $c$; scores $s_d$ of shape $(C, H/d, W/d)$ at stride $d$ for $C$ classes; $\operatorname{up}_f$ enlarges $f$ times, with the kernel $u$.
 #
 # $$
 # \begin{aligned}
