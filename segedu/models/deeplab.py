@@ -18,6 +18,9 @@ from segedu.models.resnet import BasicBlock, ResNet, resnet50, resnet101, stages
 RATES = (12, 24, 36)
 """Dilations for features at stride 8, in their pixels; for stride 16 the paper halves them."""
 WIDTH = 256
+"""Channels of every branch, and of what is joined."""
+DETAIL = 48
+"""Channels to which v3+ reduces the features of stride 4."""
 
 
 class ASPP(nn.Module):
@@ -37,13 +40,13 @@ class ASPP(nn.Module):
         conv: Callable[[int, int, int], nn.Module],
     ) -> None:
         super().__init__()
-        branches: list[nn.Module] = [nn.Sequential(*_norm_relu(_conv1x1(in_channels, WIDTH)))]
-        branches += [nn.Sequential(*_norm_relu(conv(in_channels, WIDTH, rate))) for rate in rates]
+        branches: list[nn.Module] = [nn.Sequential(_conv1x1(in_channels, WIDTH), *_norm_relu())]
+        branches += [nn.Sequential(conv(in_channels, WIDTH, rate), *_norm_relu()) for rate in rates]
         mean = nn.AdaptiveAvgPool2d(1)
-        branches.append(nn.Sequential(mean, *_norm_relu(_conv1x1(in_channels, WIDTH))))
+        branches.append(nn.Sequential(mean, _conv1x1(in_channels, WIDTH), *_norm_relu()))
         self.convs = nn.ModuleList(branches)
         joined = WIDTH * len(branches)
-        self.project = nn.Sequential(*_norm_relu(_conv1x1(joined, WIDTH)), nn.Dropout(0.5))
+        self.project = nn.Sequential(_conv1x1(joined, WIDTH), *_norm_relu(), nn.Dropout(0.5))
 
     def forward(self, x: Float[Tensor, "b in h w"]) -> Float[Tensor, "b 256 h w"]:
         """What each place sees near, further, far, and in all of the picture."""
@@ -85,10 +88,10 @@ class DeepLabV3Plus(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.aspp = nn.Sequential(
-            ASPP(backbone.channels[16], conv=separable), *_norm_relu(separable(WIDTH, WIDTH, 1))
+            ASPP(backbone.channels[16], conv=separable), separable(WIDTH, WIDTH, 1), *_norm_relu()
         )
-        self.detail = nn.Sequential(*_norm_relu(_conv1x1(backbone.channels[4], 48)))
-        self.fuse = nn.Sequential(*_norm_relu(separable(WIDTH + 48, WIDTH, 1)))
+        self.detail = nn.Sequential(_conv1x1(backbone.channels[4], DETAIL), *_norm_relu(DETAIL))
+        self.fuse = nn.Sequential(separable(WIDTH + DETAIL, WIDTH, 1), *_norm_relu())
         self.classify = nn.Conv2d(WIDTH, num_classes, 1)
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h w"]:
@@ -144,7 +147,6 @@ def _conv1x1(in_channels: int, out_channels: int) -> nn.Conv2d:
     return nn.Conv2d(in_channels, out_channels, 1, bias=False)
 
 
-def _norm_relu(conv: nn.Module) -> tuple[nn.Module, ...]:
-    """The convolution to `WIDTH` or 48 channels, then batch normalisation and ReLU."""
-    last = [module for module in conv.modules() if isinstance(module, nn.Conv2d)][-1]
-    return conv, nn.BatchNorm2d(last.out_channels), nn.ReLU()
+def _norm_relu(channels: int = WIDTH) -> tuple[nn.Module, ...]:
+    """Batch normalisation and ReLU."""
+    return nn.BatchNorm2d(channels), nn.ReLU()

@@ -42,7 +42,7 @@ def describe_all(num_classes: int = 21) -> Iterator[Description]:
         yield Description(
             name=name,
             parameters=sum(weight.numel() for weight in model.parameters()),
-            receptive_field=receptive_field(model, height=entry.smallest),
+            receptive_field=columns_seen(model, height=entry.smallest),
             macs=multiplications(model.to("meta")),
             rule=entry.rule,
         )
@@ -57,7 +57,7 @@ def multiplications(model: nn.Module) -> int:
     return int(counter.get_total_flops()) // 2
 
 
-def receptive_field(model: nn.Module, *, height: int = 1) -> int | None:
+def columns_seen(model: nn.Module, *, height: int = 1) -> int | None:
     """How many columns of the image the scores of a pixel depend on; None if on all of them.
 
     Args:

@@ -5,12 +5,8 @@ import torch
 from torch import nn
 
 from segedu.models import describe
-from segedu.models.describe import Description, describe_all, multiplications, receptive_field
+from segedu.models.describe import Description, columns_seen, describe_all, multiplications
 from segedu.models.registry import MODELS, Entry
-
-
-class Net(nn.Sequential):
-    """Layers that keep the width of a strip."""
 
 
 def conv(kernel, dilation=1):
@@ -29,11 +25,14 @@ def conv(kernel, dilation=1):
     ],
 )
 def test_the_receptive_field_is_what_a_pixel_depends_on(layers, columns):
-    assert receptive_field(Net(*layers)) == columns
+    assert columns_seen(nn.Sequential(*layers)) == columns
 
 
 def test_a_mean_over_the_picture_sees_all_of_it():
-    assert receptive_field(Net(nn.AdaptiveAvgPool2d(1), nn.Upsample((1, describe.STRIP)))) is None
+    assert (
+        columns_seen(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Upsample((1, describe.STRIP))))
+        is None
+    )
 
 
 def test_multiplications_are_counted_as_by_hand():
