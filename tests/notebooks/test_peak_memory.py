@@ -7,7 +7,7 @@ import psutil
 from segedu.notebooks import memory
 from segedu.notebooks.memory import PeakMemory
 
-FILL = "block = bytearray(b'1' * 200_000_000); print('full', flush=True); input()"
+FILL = "block = b'1' * 200_000_000; print('full', flush=True); input()"
 
 
 def test_the_memory_of_a_process_counts_after_it_has_ended():
