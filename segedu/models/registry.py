@@ -45,13 +45,14 @@ MODELS: Mapping[str, Entry] = MappingProxyType(
         "fcn_resnet101": Entry("fcn:fcn_resnet101"),
         "pspnet_resnet34": Entry("pspnet:pspnet_resnet34"),
         "pspnet_resnet50": Entry("pspnet:pspnet_resnet50"),
+        "deeplab_lfov_vgg16": Entry("lfov:deeplab_lfov_vgg16"),
         "deeplabv3_resnet50": Entry("deeplab:deeplabv3_resnet50", batch=2),
         "deeplabv3_resnet101": Entry("deeplab:deeplabv3_resnet101", batch=2),
         "deeplabv3plus_resnet34": Entry("deeplab:deeplabv3plus_resnet34", batch=2),
         "segformer_b0": Entry("segformer:segformer_b0", smallest=29),
     }
 )
-"""The models by name; what follows the first underscore names the backbone."""
+"""The models by name; what follows the last underscore names the backbone."""
 
 
 def build(name: str, num_classes: int, *, shrink: int = 1, **options: Any) -> nn.Module:
@@ -93,4 +94,4 @@ def load_pretrained(model: nn.Module, name: str) -> str:
             f"{name} has no backbone that ImageNet's weights fit; choose one of: "
             f"{', '.join(known for known in MODELS if '_' in known)}"
         )
-    return load_imagenet(backbones[0], name.partition("_")[2])
+    return load_imagenet(backbones[0], name.rpartition("_")[2])

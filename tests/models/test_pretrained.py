@@ -86,7 +86,7 @@ def test_a_shrunk_model_has_its_backbone_replaced_as_well():
 
 
 def test_every_backbone_of_a_model_has_a_source():
-    backbones = {name.partition("_")[2] for name in MODELS if "_" in name}
+    backbones = {name.rpartition("_")[2] for name in MODELS if "_" in name}
     assert backbones - {"b0"} <= set(SOURCES)  # nobody offers those of SegFormer by themselves
 
 
