@@ -227,3 +227,47 @@ def test_lines_lead_from_each_dot_to_its_taps():
 def test_every_setting_of_the_convolution_draws_another_picture():
     assert len(set(drive(widgets.explore_convolution_step()))) >= 8
     assert len(set(drive(widgets.explore_receptive_field()))) == 3 + 2 + 4 - 2
+
+
+def test_what_dilations_touch_is_counted_in_both_axes():
+    from segedu.widgets.context import touched
+
+    for rates in ([1], [2, 2, 2], [1, 2, 5], [3, 1]):
+        row = [1]  # coefficients of the product of 1 + x^r + x^(2 r)
+        for rate in rates:
+            longer = [0] * (len(row) + 2 * rate)
+            for tap in (0, rate, 2 * rate):
+                for place, ways in enumerate(row):
+                    longer[place + tap] += ways
+            row = longer
+        expected = np.outer(row, row)
+        assert np.array_equal(touched(rates).numpy(), expected)
+
+
+def test_the_figure_of_dilations_says_how_many_pixels_are_seen_and_leaves_holes_empty():
+    figure = widgets.plot_touched([(2, 2, 2), (1, 2, 5)])
+    titles = [ax.get_title() for ax in figure.axes]
+    assert titles == ["2, 2, 2\n49 of 169", "1, 2, 5\n289 of 289"]
+    gridded, whole = (np.ma.getmaskarray(ax.images[0].get_array()) for ax in figure.axes)
+    assert not gridded[::2, ::2].any()
+    assert gridded[1::2].all()
+    assert gridded[:, 1::2].all()
+    assert not whole.any()
+    middle, corner = figure.axes[1].images[0].get_array()[[8, 0], [8, 0]]
+    assert middle > corner == 0
+
+
+def test_dilations_that_are_none_are_refused():
+    from segedu.widgets.context import touched
+
+    with pytest.raises(InputError, match=r"dilations are \[\]; expected one or more"):
+        touched([])
+    with pytest.raises(InputError, match=r"dilations are \[1, 0\]; expected"):
+        touched([1, 0])
+
+
+def test_every_plan_of_dilations_draws_another_picture():
+    from segedu.widgets.context import PLANS
+
+    seen = drive(widgets.explore_touched())
+    assert len(set(seen)) == 2 * len(PLANS) - 1  # the right list begins from the left list's last

@@ -4,6 +4,7 @@
 look at it. `explore_X()` gives the same figure with controls, redrawn whenever one is moved.
 """
 
+from segedu.widgets.context import explore_touched, plot_touched
 from segedu.widgets.controls import explorer
 from segedu.widgets.convolutions import (
     explore_convolution_step,
@@ -21,10 +22,12 @@ __all__ = [
     "explore_overlap",
     "explore_receptive_field",
     "explore_threshold",
+    "explore_touched",
     "explorer",
     "plot_convolution_step",
     "plot_four_pixels",
     "plot_overlap",
     "plot_receptive_field",
     "plot_threshold",
+    "plot_touched",
 ]
