@@ -10,8 +10,9 @@ Networks", ICCV 2015, https://arxiv.org/abs/1502.03240, for the iterations as a 
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -89,7 +90,7 @@ class DenseCRF(nn.Module):
         self.smooth_weight = nn.Parameter(torch.tensor(float(kernels.smooth_weight)))
         self.appearance_weight = nn.Parameter(torch.tensor(float(kernels.appearance_weight)))
 
-    def forward(self, logits: Logits, image: Image) -> Logits:
+    def forward(self, logits: Logits, image: Float[Tensor, "n 3 h2 w2"]) -> Logits:
         """The logits after all steps; their softmax is the mean field's distribution.
 
         Args:
@@ -136,13 +137,16 @@ class Smoothness:
 class Appearance:
     """What each pixel receives from all others in a window through a Gaussian of place and colour.
 
-    Each pair of pixels is weighed once, and its weight serves both ways.
+    Each pair of pixels is weighed once, and its weight serves both ways. So the filter is
+    symmetric, and what comes back through it is the gradient, filtered once more. No gradient
+    reaches the image.
 
     Args:
         image: The picture, in [0, 1].
         kernels: The widths and the reach.
     """
 
+    @torch.no_grad()
     def __init__(self, image: Image, kernels: Kernels) -> None:
         radius = math.ceil(kernels.reach * kernels.place_width)
         self.offsets = list(_half_window(image.shape[-2], image.shape[-1], radius))
@@ -156,6 +160,10 @@ class Appearance:
 
     def __call__(self, q: Logits) -> Logits:
         """The sum over all other pixels of kernel times `q`."""
+        filtered: Tensor = _Symmetric.apply(q, self._filter)
+        return filtered
+
+    def _filter(self, q: Tensor) -> Tensor:
         return self._sum_of_neighbours(q, torch.zeros_like(q))
 
     def _sum_of_neighbours(self, q: Tensor, total: Tensor) -> Tensor:
@@ -164,6 +172,19 @@ class Appearance:
             _here(total, *offset).add_(weight * _there(q, *offset))
             _there(total, *offset).add_(weight * _here(q, *offset))
         return total
+
+
+class _Symmetric(torch.autograd.Function):
+    """A linear function that is its own transpose: forwards and backwards it is the same."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, filtered: Callable[[Tensor], Tensor]) -> Tensor:
+        ctx.filtered = filtered
+        return filtered(q)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+        return _Symmetric.apply(upstream, ctx.filtered), None
 
 
 def _gaussian_of_places(length: int, width: float) -> Float[Tensor, "n n"]:
@@ -180,7 +201,7 @@ def _half_window(height: int, width: int, radius: int) -> Iterator[tuple[int, in
             yield down, right
 
 
-def _alike(image: Image, down: int, right: int, kernels: Kernels) -> Tensor:
+def _alike(image: Tensor, down: int, right: int, kernels: Kernels) -> Tensor:
     """The appearance kernel of each pixel and the one that lies `down` and `right` of it."""
     difference = _here(image, down, right) - _there(image, down, right)
     in_colour = difference.square().sum(1, keepdim=True) / (2 * kernels.colour_width**2)
