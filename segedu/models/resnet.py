@@ -22,8 +22,8 @@ class Stage:
 
     Attributes:
         stride: Of the first block.
-        first_dilation: Of the first block.
-        dilation: Of all further blocks.
+        first_dilation: Of the first 3x3 convolution in the first block.
+        dilation: Of all further ones.
     """
 
     stride: int = 2
@@ -41,7 +41,7 @@ def stages(output_stride: int, *, at_once: bool = False) -> tuple[Stage, ...]:
 
     Args:
         output_stride: Of the deepest features.
-        at_once: Dilate the first block of such a stage as much as the others, although its places
+        at_once: Dilate the first 3x3 of such a stage as much as the others, although its places
             are not that dense yet: segmentation-models-pytorch does, and its weights expect it.
 
     Raises:
@@ -62,16 +62,32 @@ def stages(output_stride: int, *, at_once: bool = False) -> tuple[Stage, ...]:
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions, added to what came in: the block of ResNet-18 and -34."""
+    """Two 3x3 convolutions, added to what came in: the block of ResNet-18 and -34.
+
+    Args:
+        in_channels: Of the features.
+        width: Channels of what comes out.
+        stride: Of the first convolution.
+        dilation: Of the first convolution.
+        after: Dilation of the second; None for that of the first.
+    """
 
     expansion = 1
 
-    def __init__(self, in_channels: int, width: int, *, stride: int = 1, dilation: int = 1) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        width: int,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        after: int | None = None,
+    ) -> None:
         super().__init__()
         self.conv1 = _conv3x3(in_channels, width, stride, dilation)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
-        self.conv2 = _conv3x3(width, width, 1, dilation)
+        self.conv2 = _conv3x3(width, width, 1, after or dilation)
         self.bn2 = nn.BatchNorm2d(width)
         self.downsample = _shortcut(in_channels, width, stride)
 
@@ -134,7 +150,7 @@ class ResNet(Backbone):
         in_channels = 64
         for number, (depth, stage) in enumerate(zip(depths, plan, strict=True)):
             width = 64 * 2**number
-            first = block(in_channels, width, stride=stage.stride, dilation=stage.first_dilation)
+            first = _first_block(block, in_channels, width, stage)
             in_channels = width * block.expansion
             others = [block(in_channels, width, dilation=stage.dilation) for _ in range(depth - 1)]
             setattr(self, f"layer{number + 1}", nn.Sequential(first, *others))
@@ -177,6 +193,21 @@ def resnet50(*, output_stride: int = 32) -> ResNet:
 def resnet101(*, output_stride: int = 32) -> ResNet:
     """ResNet-101: 43 million weights."""
     return ResNet(Bottleneck, (3, 4, 23, 3), stages(output_stride))
+
+
+def _first_block(
+    block: type[BasicBlock] | type[Bottleneck], in_channels: int, width: int, stage: Stage
+) -> nn.Module:
+    """The block that strides, or would: what follows the stride in it is dilated as all others."""
+    if issubclass(block, BasicBlock):
+        return block(
+            in_channels,
+            width,
+            stride=stage.stride,
+            dilation=stage.first_dilation,
+            after=stage.dilation,
+        )
+    return block(in_channels, width, stride=stage.stride, dilation=stage.first_dilation)
 
 
 def _conv3x3(in_channels: int, out_channels: int, stride: int, dilation: int) -> nn.Conv2d:
