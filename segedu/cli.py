@@ -139,24 +139,32 @@ def train(
     pretrained: Annotated[  # noqa: FBT002
         bool, typer.Option(help="Begin with a backbone trained on ImageNet.")
     ] = False,
+    log: Annotated[
+        str,
+        typer.Option(help="tensorboard or wandb: note each epoch in a folder by the checkpoint."),
+    ] = "none",
     settings: dict[str, Any] | None = None,
 ) -> None:
     """Train a model, keep it in a checkpoint, and score it on the held-out pictures.
 
     Each set has a recipe; the options below replace single settings of it.
     """
+    from segedu.loggers import open_log
     from segedu.recipes import prepare
 
     run = prepare(data, model, settings or {}, pretrained=pretrained)
     if pretrained:
         print(f"backbone: {run.about['begun_from']}")
     path = checkpoint or Path("runs") / f"{Path(data).name}-{model}.pt"
-    for epoch in run.train(path):
-        print(
-            f"epoch {epoch.number + 1}/{run.config.epochs}  loss {epoch.train_loss:.4f}  "
-            f"held-out mean IoU {epoch.val_miou:.4f}",
-            flush=True,
-        )
+    about = {**run.about, **run.config.record()}
+    with open_log(log, path.with_name(f"{path.stem}-log"), about) as note:
+        for epoch in run.train(path):
+            note(epoch)
+            print(
+                f"epoch {epoch.number + 1}/{run.config.epochs}  loss {epoch.train_loss:.4f}  "
+                f"held-out mean IoU {epoch.val_miou:.4f}",
+                flush=True,
+            )
     scores = run.score(path)
     for name, iou in zip(run.classes, scores.iou().tolist(), strict=True):
         print(f"  {name:<12} IoU {iou:.4f}")

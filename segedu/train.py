@@ -3,9 +3,11 @@
 Chapter 11 derives it.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import copy
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import groupby
+from itertools import count, groupby
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +79,11 @@ def fit(  # noqa: PLR0913 - all but four have a default that serves
             return
         batches = _shuffled(train_data, augment, config, run.device, epoch=number)
         with _own_randomness(run.device, mixed_seed(config.seed, number)):
-            train_loss = _train_epoch(run, batches, loss, num_classes)
+            train_loss = _train_on(run, batches, loss, num_classes)
+        if not math.isfinite(train_loss):
+            raise InputError(
+                "the loss is no longer a number; lower the learning rate and start again"
+            )
         scores = evaluate(run.model, val_data, num_classes=num_classes, config=config)
         epoch = Epoch(number, float(run.schedule.get_last_lr()[0]), train_loss, scores.mean_iou())
         run.add(epoch)
@@ -113,8 +119,45 @@ def evaluate(
     return scores
 
 
-def _train_epoch(run: Run, batches: DataLoader[Sample], loss: Loss, num_classes: int) -> float:
-    """One pass over `batches`; returns the mean loss of its images."""
+def range_test(
+    model: nn.Module,
+    data: Dataset[Sample],
+    rates: Iterable[float],
+    *,
+    num_classes: int,
+    config: TrainConfig = DEFAULTS,
+    loss: Loss = cross_entropy_loss,
+) -> Iterator[tuple[float, float]]:
+    """Train a copy of `model` for one step at each rate, and yield each rate with the loss before.
+
+    With rates that grow, the loss falls where a rate is useful and rises where it is too great. It
+    ends early when the loss is no longer a number.
+
+    Args:
+        model: Is left as it was.
+        data: Samples of one size.
+        rates: Learning rates, usually spaced evenly on a logarithmic scale.
+        num_classes: C.
+        config: The run's settings; its learning rate and epochs do not count here.
+        loss: From logits and target to a scalar.
+
+    Source: Smith, "Cyclical Learning Rates for Training Neural Networks", WACV 2017, section 3.3.
+    """
+    run = begin(copy.deepcopy(model), _count(data), config)
+    epochs = (_shuffled(data, None, config, run.device, epoch=number) for number in count())
+    batches = (batch for epoch in epochs for batch in epoch)
+    for step, (rate, batch) in enumerate(zip(rates, batches, strict=False)):
+        for group in run.optimizer.param_groups:
+            group["lr"] = rate
+        with _own_randomness(run.device, mixed_seed(config.seed, step)):
+            value = _train_on(run, [batch], loss, num_classes)
+        if not math.isfinite(value):
+            return
+        yield rate, value
+
+
+def _train_on(run: Run, batches: Iterable[dict[str, Any]], loss: Loss, num_classes: int) -> float:
+    """A step for each of `batches`; returns the mean loss of their images."""
     run.model.train()
     total, images = torch.zeros((), device=run.device), 0
     for batch in batches:
@@ -131,8 +174,6 @@ def _train_epoch(run: Run, batches: DataLoader[Sample], loss: Loss, num_classes:
         run.schedule.step()
         total += value.detach() * len(mask)
         images += len(mask)
-    if not total.isfinite():
-        raise InputError("the loss is no longer a number; lower the learning rate and start again")
     return total.item() / images
 
 

@@ -21,7 +21,7 @@ from segedu.errors import InputError
 from segedu.losses import cross_entropy_loss
 from segedu.models.unet import UNet
 from segedu.runs import warmup_cosine
-from segedu.train import _own_randomness, _shuffled, evaluate, fit
+from segedu.train import _own_randomness, _shuffled, evaluate, fit, range_test
 
 CPU = torch.device("cpu")
 CONFIG = TrainConfig(epochs=4, batch_size=8, learning_rate=1e-2, device="cpu", amp=False)
@@ -268,3 +268,52 @@ def test_the_learning_rate_rises_and_falls_as_the_schedule_says():
     expected = [1e-2 * warmup_cosine(2 * (i + 1), 10, 0.4) for i in range(5)]
     assert rates == pytest.approx(expected)
     assert rates[0] < rates[1] > rates[2] > rates[4]
+
+
+def test_the_range_test_goes_through_the_rates_and_leaves_the_model_alone():
+    torch.manual_seed(0)
+    model = WithDropout()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    rates = [1e-3 * 10 ** (i / 4) for i in range(9)]
+    generator = torch.get_rng_state()
+    seen = list(range_test(model, TRAIN, rates, num_classes=len(CLASSES), config=CONFIG))
+    assert [rate for rate, _ in seen] == rates
+    assert seen == list(range_test(model, TRAIN, rates, num_classes=len(CLASSES), config=CONFIG))
+    assert torch.get_rng_state().equal(generator)
+    for name, value in model.state_dict().items():
+        assert value.equal(before[name]), name
+
+
+def test_the_losses_of_a_range_test_are_those_before_steps_at_its_rates():
+    """One batch again and again, AdamW by hand."""
+    torch.manual_seed(0)
+    model = torch.nn.Conv2d(3, len(CLASSES), kernel_size=1)
+    data = Scenes(8, size=16)
+    config = replace(CONFIG, weight_decay=0.1)
+    rates = [0.1, 0.0, 0.3, 0.02]
+    found = list(range_test(model, data, rates, num_classes=len(CLASSES), config=config))
+    batch = [data[i] for i in range(8)]
+    image, mask = (
+        torch.stack([sample[key].as_subclass(torch.Tensor) for sample in batch])
+        for key in ("image", "mask")
+    )
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.1)
+    for rate, (found_rate, value) in zip(rates, found, strict=True):
+        loss = cross_entropy_loss(model(image), mask)
+        assert (found_rate, value) == (rate, pytest.approx(loss.item(), rel=1e-5))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.step()
+
+
+def test_the_range_test_ends_when_the_loss_is_no_number():
+    calls = []
+
+    def breaks(logits, target):
+        calls.append(1)
+        return cross_entropy_loss(logits, target) * (math.nan if len(calls) == 3 else 1)
+
+    model = UNet(len(CLASSES), widths=(4, 8))
+    seen = list(range_test(model, TRAIN, [1e-3] * 9, num_classes=6, config=CONFIG, loss=breaks))
+    assert len(seen) == 2
