@@ -45,7 +45,8 @@ class Augmented(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         sample = self.data[index]
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(mixed_seed(self.seed, self.epoch, index))
+            # Not torch.manual_seed: without a GPU that takes longer than many a transform.
+            torch.default_generator.manual_seed(mixed_seed(self.seed, self.epoch, index))
             return self.transform(sample)
 
 
