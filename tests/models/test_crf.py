@@ -246,6 +246,7 @@ def test_an_image_in_0_to_255_or_of_another_size_is_refused():
         crf()(z, image * 255)
     with pytest.raises(InputError, match=r"the image has values -"):
         crf()(z, image - 0.5)
-    for other in (image[..., 1:], image[..., 1:, :], image.expand(2, -1, -1, -1)):
+    cases = [(z, image[..., 1:]), (z, image[..., 1:, :]), (z, image.expand(2, -1, -1, -1))]
+    for one, other in [*cases, (z.expand(2, -1, -1, -1), image)]:
         with pytest.raises(InputError, match="expected as many pictures, of the same height"):
-            crf()(z, other)
+            crf()(one, other)
