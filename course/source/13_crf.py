@@ -399,13 +399,13 @@ check_at_least("mean field at T = 4", believed[-1], 0.95)
 # %% [markdown]
 # Mean field cannot say "all object or all ground, I do not know which": its pixels are independent, and the nearest *independent* distribution picks one of the two and is sure of it. This is a property of $\operatorname{KL}(Q\|P)$, which punishes $Q$ for probability where $P$ has none, and forgives it for what it misses.
 #
-# **So do not read a CRF's output as a probability.** [Chapter 08](08_metrics.ipynb) has the means to see how overconfident it is. What people use is the label. How good is that? Draw 200 tiny pictures, $3 \times 4$, with random logits and colours, and compare with the truth: the marginals, and the labelling of least energy, called **MAP** (最大后验).
+# **So do not read a CRF's output as a probability.** [Chapter 08](08_metrics.ipynb) has the means to see how overconfident it is. What people use is the label. How good is that? Draw 80 tiny pictures, $3 \times 4$, with random logits and colours, and compare with the truth: the marginals, and the labelling of least energy, called **MAP** (最大后验).
 
 # %%
 gaps, agree, exact_best = [], [], []
 small = Kernels(appearance_weight=2, place_width=2, colour_width=0.5, smooth_weight=1)
 every = labellings(12, 2)
-for _ in range(200):
+for _ in range(80):
     z = torch.randn(12, 2, generator=generator, dtype=torch.float64)
     k = all_pairs(torch.rand(3, 3, 4, generator=generator, dtype=torch.float64), small)
     believed, truly = mean_field(z, k, 50), exact_marginals(z, k)
@@ -420,7 +420,7 @@ print(f"confidence above the exact one: {gaps.mean():.3f} on average, up to {gap
 print(
     f"label as the exact marginal's: {agree.mean():.3f}, as the MAP labelling's: {exact_best.mean():.3f}"
 )
-check_at_least("mean field is surer than the truth, in all 200", gaps, -1e-3)
+check_at_least("mean field is surer than the truth, in all 80", gaps, -1e-3)
 check_at_least("on average by", gaps.mean(), 0.02)
 check_at_least("share of pixels with the exact marginal's label", agree.mean(), 0.93)
 check_at_least("share of pixels with the MAP's label", exact_best.mean(), 0.8)
@@ -691,7 +691,7 @@ check_at_least("clear, coarse: gain at every seed", every_seed, least_gain / 4)
 decoder_over_crf = (f1[:, 0, 1, 0] - f1[:, 0, 0, 1]).mean()
 check_at_least("clear: sharp alone, above coarse with CRF", decoder_over_crf, least_gap)
 more_to_coarse = (gain[:, 0, 0] - gain[:, 0, 1]).mean()
-check_at_least("clear: added to coarse, above added to sharp", more_to_coarse, -4 * least_gap)
+check_at_least("clear: added to coarse, above added to sharp", more_to_coarse, least_gap - 0.05)
 check_at_least("added on clear, above added on noisy scenes", on_clear - on_noisy, least_gap)
 print(f"boundary F1 added on clear scenes {on_clear:.3f}, on noisy ones {on_noisy:.3f}")
 
@@ -780,7 +780,7 @@ if photographs:
             show.mask(ax, answer, title, num_classes=2)
 
 # %% [markdown]
-# Look for an animal that has the colour of its carpet. There the CRF has nothing to go by, or is led astray: it moves the outline to the strongest edge of colour, which may be the collar.
+# Read the numbers before you look at the pictures. With settings that nobody tuned for them, some animals gain and some lose. Look for an animal that has the colour of its carpet, or two colours of its own. There the CRF is led astray: it moves the outline to the strongest edge of colour, which may be the collar.
 #
 # ## 11. What goes wrong
 #
