@@ -14,6 +14,8 @@ class TrainConfig:
         epochs: Passes over the training data.
         batch_size: Images in one step.
         learning_rate: AdamW's greatest step size, reached after the warm-up.
+        backbone_rate: Share of it for the model's backbone: a pretrained one has less to learn; 0
+            keeps it as it is, but for the running means of its batch normalisation.
         weight_decay: AdamW's; the share by which weights shrink in a step, per unit learning rate.
         warmup: Share of all steps in which the learning rate rises from 0; after them it falls to 0
             along a half cosine.
@@ -28,6 +30,7 @@ class TrainConfig:
     epochs: int = 10
     batch_size: int = 16
     learning_rate: float = 1e-3
+    backbone_rate: float = 1.0
     weight_decay: float = 1e-2
     warmup: float = 0.1
     patience: int = 1000
@@ -41,6 +44,8 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "patience"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; expected 1 or more")
+        if self.backbone_rate < 0:
+            raise InputError(f"backbone_rate is {self.backbone_rate}; expected 0 or more")
         if not 0 <= self.warmup <= 1:
             raise InputError(f"warmup is {self.warmup}; expected a share of the steps, in [0, 1]")
 

@@ -13,6 +13,7 @@ from segedu.checkpoints import load_checkpoint, load_weights, save_checkpoint
 from segedu.config import TrainConfig
 from segedu.device import mixed_precision, pick_device
 from segedu.errors import InputError
+from segedu.models.layers import Backbone
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def begin(model: nn.Module, samples: int, config: TrainConfig) -> Run:
     memory_format = torch.channels_last if config.channels_last else torch.preserve_format
     model.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        parameter_groups(model, config), lr=config.learning_rate, weight_decay=config.weight_decay
     )
     steps = config.epochs * math.ceil(samples / config.batch_size)
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -107,6 +108,23 @@ def begin(model: nn.Module, samples: int, config: TrainConfig) -> Run:
     needs_scaling = config.amp and mixed_precision(device) == torch.float16
     scaler = torch.amp.GradScaler(device.type, enabled=needs_scaling)
     return Run(model, optimizer, schedule, scaler, device, config)
+
+
+def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
+    """The model's parameters for an optimiser: those of backbones, if any, at a rate of their own.
+
+    Source: Howard and Ruder, "Universal Language Model Fine-tuning for Text Classification", ACL
+    2018, section 3.2, where each layer has a rate; here there are two.
+    """
+    backbones = [module for module in model.modules() if isinstance(module, Backbone)]
+    of_backbones = {id(weight) for module in backbones for weight in module.parameters()}
+    inside = [weight for weight in model.parameters() if id(weight) in of_backbones]
+    outside = [weight for weight in model.parameters() if id(weight) not in of_backbones]
+    groups = [
+        {"params": outside, "lr": config.learning_rate},
+        {"params": inside, "lr": config.learning_rate * config.backbone_rate},
+    ]
+    return [group for group in groups if group["params"]]
 
 
 def warmup_cosine(step: int, steps: int, warmup: float) -> float:

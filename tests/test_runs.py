@@ -2,7 +2,11 @@ import math
 
 import pytest
 
-from segedu.runs import Epoch, is_best, is_stale, warmup_cosine
+from segedu.config import TrainConfig
+from segedu.models.layers import Shrunk
+from segedu.models.registry import build
+from segedu.models.unet import UNet
+from segedu.runs import Epoch, begin, is_best, is_stale, parameter_groups, warmup_cosine
 
 
 def history(*scores):
@@ -49,3 +53,27 @@ def test_without_warm_up_the_first_step_is_the_greatest():
     assert rates[0] == 1
     assert rates == sorted(rates, reverse=True)
     assert rates[-1] == pytest.approx(0)
+
+
+def test_a_backbone_learns_at_its_share_of_the_rate_all_along():
+    model = Shrunk(build("unet_lite0", 3), 2)
+    run = begin(model, 8, TrainConfig(epochs=1, batch_size=4, warmup=0.5, backbone_rate=0.25))
+    for _ in range(2):
+        head, backbone = run.schedule.get_last_lr()
+        assert backbone == pytest.approx(0.25 * head)
+        run.optimizer.step()
+        run.schedule.step()
+
+
+def test_each_parameter_is_in_one_group():
+    model = build("unet_lite0", 3)
+    head, backbone = (group["params"] for group in parameter_groups(model, TrainConfig()))
+    assert {*map(id, backbone)} == {*map(id, model.backbone.parameters())}
+    assert {*map(id, head), *map(id, backbone)} == {*map(id, model.parameters())}
+    assert len(head) + len(backbone) == len(list(model.parameters()))
+
+
+def test_a_model_without_a_backbone_has_one_group():
+    model = UNet(3, widths=(4, 8))
+    [group] = parameter_groups(model, TrainConfig(learning_rate=0.5, backbone_rate=0.1))
+    assert group == {"params": list(model.parameters()), "lr": 0.5}
