@@ -340,7 +340,7 @@ check_at_least("F elsewhere, over F at the update", torch.stack(elsewhere), -1e-
 #
 # **Predict:** two pixels tied by $k = 6$, one leaning to object (logit 1), one to ground (logit $-1$). What happens if both listen to each other at the same time?
 
-# %%
+# %% tags=["nbval-ignore-output"]
 z2 = torch.tensor([[0.0, 1.0], [0.0, -1.0]], dtype=torch.float64)
 k2 = 6 * (1 - torch.eye(2, dtype=torch.float64))
 at_once, in_turn = [z2.softmax(1)], [z2.softmax(1)]
@@ -417,7 +417,7 @@ for _ in range(80):
     agree.append((believed.argmax(1) == truly.argmax(1)).double().mean())
     exact_best.append((believed.argmax(1) == best).double().mean())
 
-# %%
+# %% tags=["nbval-ignore-output"]
 gaps, agree, exact_best = (torch.stack(x) for x in (gaps, agree, exact_best))
 print(f"confidence above the exact one: {gaps.mean():.3f} on average, up to {gaps.max():.3f}")
 print(
@@ -513,7 +513,7 @@ crf = Kernels(appearance_weight=6, place_width=6, colour_width=0.1)
 with torch.no_grad():
     answers = {n: DenseCRF(crf, steps=n)(coarse, picture[None])[0] for n in (0, 1, 2, 5, 10)}
 
-# %% alt="A scene, its mask, and the answer after 0, 1, 2, 5 and 10 steps. It begins as rounded blobs; after one step the outlines lean towards the colours, after ten they follow them in most places."
+# %% tags=["nbval-ignore-output"] alt="A scene, its mask, and the answer after 0, 1, 2, 5 and 10 steps. It begins as rounded blobs; after one step the outlines lean towards the colours, after ten they follow them in most places."
 fig, axes = show.grid(1, 6, "Mean field, step by step", width=1.8)
 show.image(axes[0], picture, "scene")
 show.mask(axes[1], truth, "truth", num_classes=2)
@@ -819,7 +819,7 @@ except ValueError as error:
 # %% [markdown]
 # Black and white count as the same colour: what is left is a wide blur, and small objects drown in the ground around them. Nothing fails, so the package refuses such a width. The other way round, an image of 0 to 255 with a width for $[0, 1]$, nobody has a neighbour of his own colour, and the CRF does next to nothing. Images outside $[0, 1]$ are refused as well.
 
-# %% alt="A scene's coarse answer, the answer of a CRF with a fitting colour width, whose outlines follow the scene, and that of one with a width of 1, from which the smaller objects are gone."
+# %% tags=["nbval-ignore-output"] alt="A scene's coarse answer, the answer of a CRF with a fitting colour width, whose outlines follow the scene, and that of one with a width of 1, from which the smaller objects are gone."
 fig, axes = show.grid(1, 3, "A colour width that sees no colours", width=2.4)
 show.mask(axes[0], coarse[0].argmax(0), "coarse", num_classes=2)
 mistakes = []
@@ -891,7 +891,7 @@ check("of the line left, wide smoothness kernel", left["smoothness"], 0.0)
 #
 # That the CRF is an afterthought can be tested: a network's weights get no gradient from it when it is applied afterwards. With the steps as a layer, they do.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 layer = nn.Conv2d(3, 2, 1)
 scene_in, target = picture[None, :, :16, :16], truth[None, :16, :16]
 with torch.no_grad():
