@@ -186,6 +186,12 @@ def test_small_backbones_have_timms_features_and_classes(name, peer_name, size):
         assert own.shape[1] == ours.channels[stride]
 
 
+def test_lite0_sees_bytes_minus_127_in_units_of_128_as_in_its_training():
+    greys = torch.tensor([0, 127, 255]).view(1, 1, 1, 3).expand(1, 3, 1, 3) / 255
+    seen = mobilenet.efficientnet_lite0().normalize(greys)
+    assert torch.allclose(seen[0, :, 0], torch.tensor([-127 / 128, 0, 1]).expand(3, 3), atol=1e-6)
+
+
 def test_small_backbones_take_torchvisions_weights_by_their_order():
     peer, ours = tv.mobilenet_v2(weights=None).eval(), mobilenet.mobilenet_v2().eval()
     stir(peer)
