@@ -60,6 +60,8 @@ from segedu.data.sample import IGNORE
 from segedu.data.scenes import CLASSES, Scenes
 from segedu.data.transforms import resize
 from segedu.exercises import Exercise
+
+# %%
 from segedu.loggers import tensorboard_log
 from segedu.metrics.confusion import ConfusionMatrix
 from segedu.models.unet import UNet
@@ -87,6 +89,7 @@ def drawn(count, seed):
     return images, torch.where(masks == IGNORE, IGNORE, masks.clamp(max=1))
 
 
+# %%
 def fresh(seed):
     """The network of this chapter, its first weights decided by the seed."""
     torch.manual_seed(seed)
@@ -108,6 +111,7 @@ def batches(count, size, order):
         yield from torch.randperm(count, generator=generator).split(size)
 
 
+# %%
 def train(net, data, steps, *, share=lambda _t, _T: 1.0, order=0, batch=8, rate=1e-2, weights=None):
     """Train `net`, or else the `weights` given, in place; returns the loss of each step."""
     optimizer, losses = torch.optim.AdamW(weights or net.parameters(), lr=rate), []
