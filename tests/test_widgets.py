@@ -253,7 +253,7 @@ def test_the_figure_of_dilations_says_how_many_pixels_are_seen_and_leaves_holes_
     assert gridded[1::2].all()
     assert gridded[:, 1::2].all()
     assert not whole.any()
-    ways = np.exp(figure.axes[1].images[0].get_array())
+    ways = np.exp(np.ma.getdata(figure.axes[1].images[0].get_array()))
     assert ways[[0, 8], [0, 8]] == pytest.approx(1)  # one path to the corner, one to the middle
     assert ways.max() == pytest.approx(4)
 
