@@ -17,10 +17,21 @@ from segedu.data.folder import Folder
 from segedu.data.sample import Sample
 from segedu.data.transforms import Transform, random_crop
 from segedu.errors import InputError
+from segedu.losses import cross_entropy_loss, lovasz_loss
+from segedu.losses.form import Logits, Scalar, Target
 from segedu.metrics.confusion import ConfusionMatrix
 from segedu.models.registry import build, load_pretrained
 from segedu.runs import Epoch
-from segedu.train import evaluate, fit
+from segedu.train import Loss, evaluate, fit
+
+
+def cross_entropy_and_lovasz(logits: Logits, target: Target) -> Scalar:
+    """Both losses added: every pixel counts in the one, every class in the other.
+
+    The second sorts pixels, so it takes every second row and column.
+    """
+    fewer = lovasz_loss(logits[..., ::2, ::2], target[..., ::2, ::2])
+    return cross_entropy_loss(logits, target) + fewer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +44,12 @@ class Recipe:
         scale: Range of the random enlargement before the crop.
         upright: Whether up must stay up.
         colour: Strength of the random changes of colour.
-        repeats: How often a picture is seen in one epoch, each time with another crop.
+        epoch_size: About how many pictures an epoch has. Each is repeated, with another crop, as
+            often as comes nearest: so a run takes about as long on a part of a set as on all of it.
+        loss: From logits and target to a scalar.
         widths: Channels of each level of a plain U-Net; other models have their own.
         shrink: By what factor the model's input is shrunk, and its output enlarged; 1 for not.
+        views: At which scales, and mirrored, the model looks at a picture to predict.
     """
 
     config: TrainConfig
@@ -43,13 +57,20 @@ class Recipe:
     scale: tuple[float, float] = (1.0, 1.0)
     upright: bool = False
     colour: float = 0.0
-    repeats: int = 1
+    epoch_size: int = 1
+    loss: Loss = cross_entropy_loss
     widths: tuple[int, ...] = (16, 32, 64, 96, 128)
     shrink: int = 1
+    views: tuple[float, ...] = ()
 
     def options(self, model: str) -> dict[str, Any]:
         """The arguments of the model's constructor."""
-        return {"shrink": self.shrink} | ({"widths": list(self.widths)} if model == "unet" else {})
+        around = {"shrink": self.shrink, "views": list(self.views)}
+        return around | ({"widths": list(self.widths)} if model == "unet" else {})
+
+    def repeats(self, pictures: int) -> int:
+        """How often each of so many pictures is seen in an epoch."""
+        return max(1, round(self.epoch_size / pictures))
 
     def augment(self) -> Transform | None:
         """The change made to each training sample."""
@@ -71,7 +92,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             crop=(192, 192),
             scale=(0.8, 1.25),
             colour=0.2,
-            repeats=6,
+            epoch_size=144,
             widths=FOUR_LEVELS,
         ),
         "nuclei": Recipe(
@@ -79,7 +100,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             crop=(192, 192),
             scale=(0.5, 1.4),
             colour=0.6,
-            repeats=2,
+            epoch_size=156,
             widths=FOUR_LEVELS,
         ),
         "camvid": Recipe(
@@ -93,6 +114,24 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
     }
 )
 """The recipes that were tried out; every other set has `OTHER`."""
+
+PRETRAINED: Mapping[str, Recipe] = MappingProxyType(
+    {
+        "camvid": Recipe(
+            config=TrainConfig(
+                epochs=20, batch_size=8, learning_rate=1e-3, backbone_rate=0.2, warmup=0.1
+            ),
+            crop=(256, 352),
+            scale=(0.6, 1.6),
+            upright=True,
+            colour=0.4,
+            epoch_size=736,
+            loss=cross_entropy_and_lovasz,
+            views=(0.75, 1.0, 1.5),
+        ),
+    }
+)
+"""The recipes for a backbone that begins with ImageNet's weights, where another one does better."""
 
 OTHER = Recipe(
     config=TrainConfig(epochs=30, batch_size=8, learning_rate=5e-3),
@@ -113,6 +152,7 @@ class Plan:
     classes: tuple[str, ...]
     config: TrainConfig
     augment: Transform | None
+    loss: Loss
     about: Mapping[str, Any]
 
     def train(self, checkpoint: Path) -> Iterator[Epoch]:
@@ -124,6 +164,7 @@ class Plan:
             num_classes=len(self.classes),
             config=self.config,
             augment=self.augment,
+            loss=self.loss,
             checkpoint=checkpoint,
             about=self.about,
         )
@@ -154,7 +195,8 @@ def prepare(
         InputError: If there is no such set or model, the set has no classes to learn, or there are
             no pretrained weights.
     """
-    recipe = RECIPES.get(data, OTHER)
+    recipe = PRETRAINED.get(data) if pretrained else None
+    recipe = recipe or RECIPES.get(data, OTHER)
     train_data, val_data, classes = _open(data)
     config = replace(recipe.config, **settings)
     with torch.random.fork_rng(devices=[]):
@@ -164,11 +206,12 @@ def prepare(
     begun = load_pretrained(network, model) if pretrained else "random"
     return Plan(
         model=network,
-        train_data=ConcatDataset([train_data] * recipe.repeats),
+        train_data=ConcatDataset([train_data] * recipe.repeats(len(train_data))),  # type: ignore[arg-type]
         val_data=val_data,
         classes=classes,
         config=config,
         augment=recipe.augment(),
+        loss=recipe.loss,
         about={
             "data": Path(data).name,
             "model": model,

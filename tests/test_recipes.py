@@ -7,9 +7,11 @@ from PIL import Image
 
 from segedu import recipes
 from segedu.config import TrainConfig
+from segedu.data.sample import IGNORE
 from segedu.data.scenes import CLASSES, Scenes
 from segedu.errors import InputError
-from segedu.recipes import RECIPES, Recipe, prepare
+from segedu.losses import cross_entropy_loss, lovasz_loss
+from segedu.recipes import PRETRAINED, RECIPES, Recipe, prepare
 
 
 @pytest.fixture
@@ -86,11 +88,43 @@ def test_a_recipe_crops_to_its_size():
     assert sample["mask"].shape == (24, 40)
 
 
-def test_repeats_show_a_picture_several_times_in_an_epoch(monkeypatch):
-    changed = {**RECIPES, "scenes": replace(RECIPES["scenes"], repeats=3)}
+def test_pictures_are_repeated_to_about_the_size_of_an_epoch(monkeypatch):
+    changed = {**RECIPES, "scenes": replace(RECIPES["scenes"], epoch_size=2700)}
     monkeypatch.setattr(recipes, "RECIPES", changed)
     plan = prepare("scenes", "unet", {})
     assert len(plan.train_data) == 3 * 1024
+
+
+@pytest.mark.parametrize(("pictures", "times"), [(184, 4), (367, 2), (2000, 1)])
+def test_part_of_a_set_is_seen_as_often_as_all_of_it(pictures, times):
+    assert Recipe(config=TrainConfig(), epoch_size=736).repeats(pictures) == times
+
+
+def test_the_two_losses_are_added():
+    torch.manual_seed(0)
+    logits, target = torch.randn(2, 3, 6, 8), torch.randint(3, (2, 6, 8))
+    target[0, :2] = IGNORE
+    fewer = lovasz_loss(logits[..., ::2, ::2], target[..., ::2, ::2])
+    whole = cross_entropy_loss(logits, target)
+    assert torch.isclose(recipes.cross_entropy_and_lovasz(logits, target), whole + fewer)
+
+
+def test_a_pretrained_backbone_has_a_recipe_of_its_own(my_folder, monkeypatch):
+    monkeypatch.setattr(recipes, "RECIPES", {str(my_folder): RECIPES["scenes"]})
+    monkeypatch.setattr(recipes, "PRETRAINED", {str(my_folder): PRETRAINED["camvid"]})
+    plain, begun = (prepare(str(my_folder), "unet_lite0", {}, pretrained=p) for p in (False, True))
+    assert plain.loss is cross_entropy_loss
+    assert begun.loss is recipes.cross_entropy_and_lovasz
+    assert begun.config.backbone_rate < 1
+    assert begun.model.scales == PRETRAINED["camvid"].views
+    assert begun.about["options"]["views"] == list(begun.model.scales)
+
+
+def test_a_plan_trains_with_its_loss(my_folder, tmp_path):
+    plan = prepare(str(my_folder), "unet", {"epochs": 1, "device": "cpu"})
+    zero = replace(plan, loss=lambda logits, _: 0 * logits.sum())
+    [epoch] = zero.train(tmp_path / "run.pt")
+    assert epoch.train_loss == 0
 
 
 def test_a_pretrained_backbone_is_begun_with_and_named():

@@ -72,6 +72,39 @@ class Shrunk(nn.Module):
         return logits[..., : image.shape[-2], : image.shape[-1]]
 
 
+class Views(nn.Module):
+    """A model that looks at a picture several times to predict: at other sizes, and mirrored.
+
+    In training it looks once, as it does without this.
+
+    Args:
+        model: From (B, 3, H, W) images to (B, C, H, W) logits.
+        scales: By what factors the picture is enlarged, one look each; 1 for its own size. Each
+            look is taken twice, the second time at the mirror image.
+    """
+
+    def __init__(self, model: nn.Module, scales: Sequence[float]) -> None:
+        super().__init__()
+        self.model = model
+        self.scales = tuple(scales)
+
+    def forward(self, image: Float[Tensor, "b in h w"]) -> Float[Tensor, "b c h w"]:
+        """The logits; to predict, the logarithm of the views' mean probabilities."""
+        if self.training:
+            logits: Tensor = self.model(image)
+            return logits
+        looks = [image, image.flip(-1)]
+        views = [self._seen(look, scale) for scale in self.scales for look in looks]
+        views[1::2] = [view.flip(-1) for view in views[1::2]]
+        return torch.stack(views).mean(dim=0).log()
+
+    def _seen(self, image: Tensor, scale: float) -> Tensor:
+        """The probabilities (B, C, H, W) that the model gives to the picture at a scale."""
+        size = [max(1, round(scale * length)) for length in image.shape[-2:]]
+        scaled = F.interpolate(image, size=size, mode="bilinear", antialias=True)
+        return enlarged(self.model(scaled).float(), image).softmax(dim=1)
+
+
 def conv_norm_relu(in_channels: int, out_channels: int) -> tuple[nn.Module, ...]:
     """A 3x3 convolution (no bias: the normalisation has one), batch normalisation and ReLU."""
     return (

@@ -2,7 +2,7 @@
 
 import difflib
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from segedu.errors import InputError
-from segedu.models.layers import Backbone, Shrunk
+from segedu.models.layers import Backbone, Shrunk, Views
 from segedu.models.pretrained import load_imagenet
 
 
@@ -55,13 +55,17 @@ MODELS: Mapping[str, Entry] = MappingProxyType(
 """The models by name; what follows the last underscore names the backbone."""
 
 
-def build(name: str, num_classes: int, *, shrink: int = 1, **options: Any) -> nn.Module:
+def build(
+    name: str, num_classes: int, *, shrink: int = 1, views: Sequence[float] = (), **options: Any
+) -> nn.Module:
     """A new model with random weights.
 
     Args:
         name: One of `MODELS`.
         num_classes: C, the number of classes.
         shrink: By what factor the model's input is shrunk, and its output enlarged; 1 for not.
+        views: At which scales the model looks at a picture to predict, each time also mirrored;
+            none for one look at the picture as it is.
         options: Further arguments of the model's constructor.
 
     Raises:
@@ -75,7 +79,8 @@ def build(name: str, num_classes: int, *, shrink: int = 1, **options: Any) -> nn
     model: nn.Module = getattr(importlib.import_module(f"segedu.models.{module}"), constructor)(
         num_classes, **options
     )
-    return Shrunk(model, shrink) if shrink > 1 else model
+    model = Shrunk(model, shrink) if shrink > 1 else model
+    return Views(model, views) if views else model
 
 
 def load_pretrained(model: nn.Module, name: str) -> str:

@@ -5,7 +5,7 @@ from torch import nn
 
 from segedu.errors import InputError
 from segedu.losses import cross_entropy_loss
-from segedu.models.layers import Normalize, Shrunk
+from segedu.models.layers import Normalize, Shrunk, Views
 from segedu.models.registry import build
 from segedu.models.unet import UNet
 
@@ -124,3 +124,44 @@ def test_a_model_normalises_its_images():
     logits = model(image)
     model.normalize.mean, model.normalize.std = torch.zeros(3, 1, 1), torch.ones(3, 1, 1)
     assert torch.allclose(model((image - 0.5) / 0.25), logits, atol=1e-6)
+
+
+class Brightness(nn.Module):
+    """Two logits for each pixel: its value, and its value in the column to the left."""
+
+    def forward(self, image):
+        return torch.cat([image, image.roll(1, dims=-1)], dim=1)
+
+
+def test_views_are_averaged_as_probabilities_in_the_pictures_own_place():
+    image = torch.tensor([[[[0.0, 1.0, 3.0, 6.0]]]])
+    right = image.roll(-1, dims=-1)  # what stands to the left in the mirror
+    left = image.roll(1, dims=-1)
+    expected = (torch.sigmoid(image - left) + torch.sigmoid(image - right)) / 2
+    logits = Views(Brightness(), (1.0,)).eval()(image)
+    assert torch.allclose(logits.softmax(dim=1)[:, :1], expected)
+    assert torch.allclose(logits.exp().sum(dim=1), torch.ones(1, 1, 4))
+
+
+@pytest.mark.parametrize("size", [(32, 32), (33, 47), (2, 5)])
+def test_a_model_of_several_views_scores_every_pixel(size):
+    model = build("unet", 5, widths=(4, 8), views=(0.5, 1.5)).eval()
+    assert model(torch.rand(2, 3, *size)).shape == (2, 5, *size)
+
+
+def test_each_scale_is_seen_at_its_size_and_mirrored():
+    sizes = []
+
+    class Spy(nn.Module):
+        def forward(self, image):
+            sizes.append(tuple(image.shape[-2:]))
+            return image
+
+    Views(Spy(), (0.5, 1.5)).eval()(torch.rand(1, 2, 20, 30))
+    assert sizes == [(10, 15), (10, 15), (30, 45), (30, 45)]
+
+
+def test_in_training_there_is_one_view():
+    model = build("unet", 5, widths=(4, 8), views=(0.5, 1.5)).train()
+    image = torch.rand(2, 3, 16, 16)
+    assert model(image).equal(model.model(image))
