@@ -119,13 +119,13 @@ PRETRAINED: Mapping[str, Recipe] = MappingProxyType(
     {
         "camvid": Recipe(
             config=TrainConfig(
-                epochs=20, batch_size=8, learning_rate=1e-3, backbone_rate=0.2, warmup=0.1
+                epochs=9, batch_size=8, learning_rate=1e-3, backbone_rate=0.2, warmup=0.1
             ),
             crop=(256, 352),
             scale=(0.6, 1.6),
             upright=True,
             colour=0.4,
-            epoch_size=736,
+            epoch_size=1470,
             loss=cross_entropy_and_lovasz,
             views=(0.75, 1.0, 1.5),
         ),

@@ -49,6 +49,7 @@ MODELS: Mapping[str, Entry] = MappingProxyType(
         "deeplabv3_resnet50": Entry("deeplab:deeplabv3_resnet50", batch=2),
         "deeplabv3_resnet101": Entry("deeplab:deeplabv3_resnet101", batch=2),
         "deeplabv3plus_resnet34": Entry("deeplab:deeplabv3plus_resnet34", batch=2),
+        "aspp_unet_lite0": Entry("aspp_unet:aspp_unet_lite0", batch=2),
         "segformer_b0": Entry("segformer:segformer_b0", smallest=29),
     }
 )
