@@ -22,6 +22,7 @@ from segedu.train import _shuffled, fit
 from tests.benchmarks.losses import losses_against_smp
 from tests.benchmarks.smp_peer import SmpUnet
 from tests.benchmarks.timing import report
+from tests.benchmarks.twins import models_against_their_twins
 
 WIDTHS = (24, 48, 96, 192)
 
@@ -31,6 +32,7 @@ def main() -> None:
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads\n")
     print(f"{'':<62} {'ours':>12} {'peer':>12} {'ratio':>7}")
     unet_against_smp()
+    models_against_their_twins()
     fit_against_a_bare_loop()
     confusion_against_torchmetrics()
     rle_against_pycocotools()
