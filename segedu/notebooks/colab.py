@@ -19,7 +19,7 @@ if "google.colab" in sys.modules and find_spec("segedu") is None:
     pins = [f"{name}=={version(name)}\\n" for name in ("torch", "torchvision")]
     Path("constraints.txt").write_text("".join(pins))
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--constraint", "constraints.txt"]
-    subprocess.run([*command, "segedu @ git+REPOSITORY"], check=True)
+    subprocess.run([*command, "segedu[chapters] @ git+REPOSITORY"], check=True)
 """
 
 

@@ -101,7 +101,7 @@ def test_the_badge_stands_below_the_title_and_the_first_code_cell_is_for_colab(b
     assert badge.startswith("[![Open in Colab]")
     assert "/someone/course/blob/main/course/01_tiny.ipynb" in badge
     assert rest == ["", "Why it is there."]
-    assert f"segedu @ git+{REPOSITORY}" in first.source
+    assert f"segedu[chapters] @ git+{REPOSITORY}" in first.source
     assert first.metadata == {
         "jupyter": {"source_hidden": True},
         "tags": ["colab", "remove-cell"],
