@@ -234,7 +234,7 @@ check("widths of place in the figure, pixels", [near.smooth_width, far], [1.5, 6
 # \begin{aligned}
 # \operatorname{KL}(Q \,\|\, P) &= \sum_x Q(x) \ln \frac{Q(x)}{P(x)} \\
 # &= \sum_x Q(x) \ln Q(x) + \sum_x Q(x)\, E(x) + \ln Z && (\ln P = -E - \ln Z) \\
-# &= F(q) + \ln Z && \text{(the first two: the its name: the free energy).}
+# &= F(q) + \ln Z && \text{(the first two sums together: the free energy).}
 # \end{aligned}
 # $$
 #
@@ -706,7 +706,7 @@ check_at_least("clear: sharp alone, above coarse with CRF", decoder_over_crf, le
 in_iou = (miou[:, 0, 1, 0] - miou[:, 0, 0, 1]).mean()
 check_at_least("the same in mean IoU", in_iou, least_gap)
 more_to_coarse = (gain[:, 0, 0] - gain[:, 0, 1]).mean()
-check_at_least("clear: added to coarse, above added to sharp", more_to_coarse, least_gap - 0.05)
+check_at_least("clear: added to coarse less added to sharp", more_to_coarse, least_gap - 0.05)
 check_at_least("added on clear, above added on noisy scenes", on_clear - on_noisy, least_gap)
 print(f"boundary F1 added on clear scenes {on_clear:.3f}, on noisy ones {on_noisy:.3f}")
 
