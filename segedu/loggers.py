@@ -99,6 +99,7 @@ def wandb_log(folder: Path, about: Mapping[str, Any]) -> Iterator[Log]:
     finally:
         if run is not None:
             run.finish()
+            wandb.teardown()  # or a run that goes on in this process may lose what it notes
 
 
 @contextmanager
