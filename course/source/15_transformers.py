@@ -935,7 +935,7 @@ added = results["SegFormer"] - results["no attention"]
 check_at_least("added by attention, mean over the runs", added.mean(), least_added)
 print("attention adds, run by run:", *(f"{value:+.3f}" for value in added))
 
-# %% tags=["nbval-ignore-output"] alt="Three test scenes in rows: picture, truth with white borders of no label, and the answers of U-Net, SegFormer and SegFormer without attention. All find the objects as blobs. The U-Net keeps some of the holes of rings and leaves few specks; SegFormer fills the rings; without attention outlines are ragged, with specks."
+# %% tags=["nbval-ignore-output"] alt="Three test scenes in rows: picture, truth with white borders of no label, and the answers of U-Net, SegFormer and SegFormer without attention. All find the objects as blobs. The U-Net keeps the hole of a ring and has smooth outlines; SegFormer fills that ring, and misses a part of a disc; without attention outlines are ragged, with specks and small holes."
 fig, axes = show.grid(3, 5, "Last run: three test scenes", width=1.7)
 for row, n in zip(axes, range(3), strict=True):
     show.image(row[0], new[0][n], "picture" if n == 0 else "")
