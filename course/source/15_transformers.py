@@ -1067,7 +1067,7 @@ if catalog.available("pets"):
                 show.mask(ax, net(photograph[None].to(place)).argmax(1)[0], name, num_classes=2)
 
 # %% [markdown]
-# When we ran it with two seeds, the U-Net did not lead here, and the order of the others changed with the seed. So section 10's order belongs to its pictures as much as to the networks. One run each is a reason to measure, and no measurement.
+# When we ran it with two seeds, the U-Net did not lead here, and the last place changed hands. So section 10's order belongs to its pictures as much as to the networks. One run each is a reason to measure, and no measurement.
 #
 # ## 13. What goes wrong
 #
