@@ -42,7 +42,11 @@ def test_on_colab_it_installs_segedu_and_keeps_the_torch_that_is_there(
     exec(bootstrap(REPOSITORY), {})
     [(command, check)] = commands
     assert command[:4] == [sys.executable, "-m", "pip", "install"]
-    assert command[-3:] == ["--constraint", "constraints.txt", f"segedu[chapters] @ git+{REPOSITORY}"]
+    assert command[-3:] == [
+        "--constraint",
+        "constraints.txt",
+        f"segedu[chapters] @ git+{REPOSITORY}",
+    ]
     assert check
     pins = (tmp_path / "constraints.txt").read_text()
     assert pins == "torch==2.6.0+cu124\ntorchvision==0.21.0+cu124\n"
