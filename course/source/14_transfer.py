@@ -743,10 +743,10 @@ for name, eye in (("random weights", empty), ("ImageNet", lite0)) if has_camvid 
 # %% [markdown]
 # ### CamVid in half an hour
 #
-# One command trains a U-Net on Lite0 with all frames that you have:
+# One command trains a U-Net on Lite0, with DeepLab's ASPP ([chapter 12](12_context.ipynb)) at its bottom, on all frames that you have:
 #
 # ```
-# segedu train --data camvid --model unet_lite0 --pretrained
+# segedu train --data camvid --model aspp_unet_lite0 --pretrained
 # ```
 #
 # The recipe is in `segedu/recipes.py`. In general words, it is made of parts that you know:
@@ -766,12 +766,15 @@ for name, eye in (("random weights", empty), ("ImageNet", lite0)) if has_camvid 
 # | ENet | 0.513 | ESPNet's authors |
 # | SegNet | 0.556 | ESPNet's authors |
 # | ESPNet | 0.556 | ESPNet's authors |
-# | FCN-8s | 0.570 | Jégou et al. 2017, table 2 |
-# | DeepLab-LFOV | 0.616 | Jégou et al. 2017, table 2 |
-# | Dilation8 | 0.653 | Jégou et al. 2017, table 2 |
-# | FC-DenseNet103 | 0.669 | Jégou et al. 2017, table 2 |
+# | FCN-8s | 0.570 | Jégou et al. 2017 |
+# | DeepLab-LFOV | 0.616 | Jégou et al. 2017 |
+# | Dilation8 | 0.653 | Jégou et al. 2017 |
+# | FC-DenseNet103 | 0.669 | Jégou et al. 2017 |
 #
 # Look at the last row before you believe in pretraining: FC-DenseNet103 began with random weights.
+#
+# And ours? We ran the command on half of the public frames, 184 to learn from, for 48 minutes on one processor core: mean IoU 0.72 on 26 validation frames. That number does not belong into the table. Before it we had trained the same kind of network for a quarter of the steps *without* the drive 0006R0: 0.59 on the validation frames, and **0.42 on the drive that it had never seen**. By that second number the network was chosen, over a plain
+# U-Net on Lite0 (0.48 and 0.38). What it would have on the test frames, nobody knows before the test; expect something between.
 #
 # ## 10. What goes wrong
 #
