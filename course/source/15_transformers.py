@@ -678,7 +678,7 @@ found = ours.load_state_dict(segformer.from_peer(theirs.state_dict()))
 check("weights that found no place, or places without", len(found.missing_keys) + len(found.unexpected_keys), 0)  # fmt: skip
 check("theirs have as many", count(theirs), count(ours))
 
-# %%
+# %% tags=["nbval-ignore-output"]
 image = F.interpolate(scene[None], size=(picture_size, picture_size - 27), mode="bilinear")
 normalize = Normalize()
 with torch.no_grad():
@@ -774,7 +774,7 @@ check("ours", cross_entropy_loss(large, nothing), 0.0)
 #
 # **6. Training and evaluation.** A model made from a config is in training mode, as in torch; one made by `from_pretrained` is in *evaluation* mode. So say which you want.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 learner = SegformerForSemanticSegmentation(right)
 check("made from a config: training", learner.training, want=True)
 optimizer = torch.optim.AdamW(learner.parameters(), lr=1e-3)
@@ -800,7 +800,7 @@ check("without target_sizes", list(small_mask.shape), [16, 24])
 # %% [markdown]
 # **8. Keep it, and load it back.** `save_pretrained` writes the config and the weights (as safetensors: numbers only, no program in the file) to a folder, `from_pretrained` reads it, from a folder or from the library's site. Save the processor as well: its numbers belong to the weights.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 with tempfile.TemporaryDirectory() as folder:
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
