@@ -119,7 +119,7 @@ PRETRAINED: Mapping[str, Recipe] = MappingProxyType(
     {
         "camvid": Recipe(
             config=TrainConfig(
-                epochs=9, batch_size=8, learning_rate=1e-3, backbone_rate=0.2, warmup=0.1
+                epochs=6, batch_size=8, learning_rate=1e-3, backbone_rate=0.2, warmup=0.1
             ),
             crop=(256, 352),
             scale=(0.6, 1.6),
