@@ -148,7 +148,7 @@ def range_test(
     batches = (batch for epoch in epochs for batch in epoch)
     for step, (rate, batch) in enumerate(zip(rates, batches, strict=False)):
         for group in run.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["initial_lr"] / config.learning_rate  # its share
         with _own_randomness(run.device, mixed_seed(config.seed, step)):
             value = _train_on(run, [batch], loss, num_classes)
         if not math.isfinite(value):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 from torch.utils.data import Subset
 from torchvision import tv_tensors
 
@@ -19,6 +20,7 @@ from segedu.data.scenes import CLASSES, Scenes
 from segedu.data.transforms import random_crop
 from segedu.errors import InputError
 from segedu.losses import cross_entropy_loss
+from segedu.models.layers import Backbone
 from segedu.models.unet import UNet
 from segedu.runs import warmup_cosine
 from segedu.train import _own_randomness, _shuffled, evaluate, fit, range_test
@@ -317,3 +319,20 @@ def test_the_range_test_ends_when_the_loss_is_no_number():
     model = UNet(len(CLASSES), widths=(4, 8))
     seen = list(range_test(model, TRAIN, [1e-3] * 9, num_classes=6, config=CONFIG, loss=breaks))
     assert len(seen) == 2
+
+
+def test_the_range_test_leaves_a_backbone_its_share():
+    class Bare(Backbone):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 6, 1)
+
+        def forward(self, image):
+            return self.conv(image)
+
+    scenes = Scenes(1, size=16)  # the same batch at every step
+    for share, changes in ((0.0, False), (1.0, True)):
+        config = TrainConfig(batch_size=1, device="cpu", amp=False, backbone_rate=share)
+        readings = range_test(Bare(), scenes, [0.1, 0.1, 0.1], num_classes=6, config=config)
+        losses = [loss for _, loss in readings]
+        assert (losses[0] != losses[2]) == changes

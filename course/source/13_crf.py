@@ -57,7 +57,7 @@ from segedu.metrics.boundary import boundary_f1
 from segedu.metrics.confusion import ConfusionMatrix
 from segedu.models.crf import DenseCRF, Kernels
 from segedu.models.fcn import FCN
-from segedu.models.layers import Backbone, Normalize, conv_norm_relu
+from segedu.models.trunk import Trunk
 from segedu.palette import class_colours
 
 # %%
@@ -553,7 +553,7 @@ check("gradcheck through three steps", torch.autograd.gradcheck(refined, (z, *va
 # %% [markdown]
 # ## 9. The experiment: a coarse answer and a sharp one
 #
-# Now with a network, on pictures it has not seen, with three seeds. One trunk with **two readers**, trained together as in chapter 09: a *coarse* one that scores features of stride 16 and enlarges them, and a *sharp* one that adds scores of the finer strides down to 2. Each is tried alone and with the CRF.
+# Now with a network, on pictures it has not seen, with three seeds. One trunk, chapter 09's with four blocks, with **two readers**, trained together as in chapter 09: a *coarse* one that scores features of stride 16 and enlarges them, and a *sharp* one that adds scores of the finer strides down to 2. Each is tried alone and with the CRF.
 #
 # And two kinds of pictures. In *clear* scenes every surface has its own few colours and there is little noise: just what the appearance kernel assumes. In *noisy* ones a random number of standard deviation 0.25 is added to every channel of every pixel: a colour is then a poor witness, and only an average over many pixels tells. The network learns from half and half.
 #
@@ -574,33 +574,10 @@ def drawn(scenes, spread):
 
 
 # %%
-def block(a, b):
-    """Two convolutions and a pooling."""
-    return nn.Sequential(*conv_norm_relu(a, b), *conv_norm_relu(b, b), nn.MaxPool2d(2))
-
-
-# %%
-class Trunk(Backbone):
-    """Four blocks of two convolutions and a pooling: features by stride, 2 to 16."""
-
-    def __init__(self, widths=(10, 20, 28, 40)):
-        super().__init__()
-        self.normalize = Normalize([0.5] * 3, [0.25] * 3)
-        self.channels = {2 ** (i + 1): width for i, width in enumerate(widths)}
-        self.blocks = nn.ModuleList(map(block, (3, *widths[:-1]), widths))
-
-    def forward(self, image):
-        x, features = self.normalize(image), {}
-        for i, block in enumerate(self.blocks):
-            x = features[2 ** (i + 1)] = block(x)
-        return features
-
-
-# %%
 def trained(images, masks, run):
     """Two readers on one trunk, trained by the sum of their losses: [coarse, sharp]."""
     torch.manual_seed(run)
-    trunk = Trunk()
+    trunk = Trunk((10, 20, 28, 40))
     readers = nn.ModuleList(FCN(2, trunk, finest=finest) for finest in (16, 2)).to(images.device)
     optimizer = torch.optim.AdamW(readers.parameters(), lr=8e-3)
     steps = epochs * (len(images) // 8)

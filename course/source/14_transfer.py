@@ -64,10 +64,10 @@ from segedu.exercises import Exercise
 from segedu.losses import cross_entropy_loss
 from segedu.metrics.confusion import ConfusionMatrix
 from segedu.models.fcn import FCN
-from segedu.models.layers import Backbone, Normalize, conv_norm_relu
 from segedu.models.lora import LoRA, add_lora, lora_state
 from segedu.models.mobilenet import efficientnet_lite0
 from segedu.models.pretrained import load_imagenet
+from segedu.models.trunk import Trunk
 from segedu.palette import class_colours
 from segedu.runs import parameter_groups
 
@@ -124,37 +124,14 @@ for n in range(4):
         show.mask(axes[1][n + offset], masks[n], num_classes=CLASSES)
 
 # %% [markdown]
-# The network is a **backbone** (主干网络) of four blocks, which gives features by stride, and the head of [chapter 09](09_fcn.ipynb): one $1 \times 1$ convolution for each stride, whose scores are enlarged and added. So the head is a *linear reading* of the features. All that a network understands is in the backbone.
-
-
-# %%
-def block(a, b):
-    """Two convolutions and a pooling."""
-    return nn.Sequential(*conv_norm_relu(a, b), *conv_norm_relu(b, b), nn.MaxPool2d(2))
-
-
-# %%
-class Trunk(Backbone):
-    """Four blocks: features by stride, 2 to 16."""
-
-    def __init__(self, widths=(12, 24, 36, 48)):
-        super().__init__()
-        self.normalize = Normalize([0.5] * 3, [0.25] * 3)
-        self.channels = {2 ** (i + 1): width for i, width in enumerate(widths)}
-        self.blocks = nn.ModuleList(map(block, (3, *widths[:-1]), widths))
-
-    def forward(self, image):
-        x, features = self.normalize(image), {}
-        for i, one in enumerate(self.blocks):
-            x = features[2 ** (i + 1)] = one(x)
-        return features
+# The network is a **backbone** (主干网络) of four blocks, chapter 09's, which gives features by stride, and the head of [chapter 09](09_fcn.ipynb): one $1 \times 1$ convolution for each stride, whose scores are enlarged and added. So the head is a *linear reading* of the features. All that a network understands is in the backbone.
 
 
 # %%
 def fresh(run, backbone=None):
     """A network with a new head, on random weights or on a copy of a backbone's."""
     torch.manual_seed(run)
-    net = FCN(CLASSES, Trunk(), finest=2)
+    net = FCN(CLASSES, Trunk((12, 24, 36, 48)), finest=2)
     if backbone is not None:
         net.backbone.load_state_dict(backbone)
     return net

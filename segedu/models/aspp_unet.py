@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from segedu.models.deeplab import ASPP, WIDTH, separable
+from segedu.models.deeplab import ASPP, WIDTH, norm_relu, separable
 from segedu.models.layers import Backbone, conv_norm_relu, enlarged
 from segedu.models.mobilenet import efficientnet_lite0
 
@@ -45,7 +45,9 @@ class ASPPUNet(nn.Module):
         self.deepest = deepest
         self.aspp = ASPP(backbone.channels[deepest], NEAR_RATES, conv=separable)
         self.skips = nn.ModuleList(
-            _norm_relu(nn.Conv2d(backbone.channels[stride], skip, 1, bias=False), skip)
+            nn.Sequential(
+                nn.Conv2d(backbone.channels[stride], skip, 1, bias=False), *norm_relu(skip)
+            )
             for stride, skip in zip(self.strides, skips, strict=True)
         )
         below = [WIDTH, *widths[:-1]]
@@ -75,10 +77,8 @@ def aspp_unet_lite0(num_classes: int) -> ASPPUNet:
 def _block(in_channels: int, out_channels: int) -> nn.Sequential:
     """Two separable 3x3 convolutions that keep height and width."""
     return nn.Sequential(
-        _norm_relu(separable(in_channels, out_channels, 1), out_channels),
-        _norm_relu(separable(out_channels, out_channels, 1), out_channels),
+        separable(in_channels, out_channels, 1),
+        *norm_relu(out_channels),
+        separable(out_channels, out_channels, 1),
+        *norm_relu(out_channels),
     )
-
-
-def _norm_relu(conv: nn.Module, channels: int) -> nn.Sequential:
-    return nn.Sequential(conv, nn.BatchNorm2d(channels), nn.ReLU(inplace=True))

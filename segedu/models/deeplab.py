@@ -40,13 +40,13 @@ class ASPP(nn.Module):
         conv: Callable[[int, int, int], nn.Module],
     ) -> None:
         super().__init__()
-        branches: list[nn.Module] = [nn.Sequential(_conv1x1(in_channels, WIDTH), *_norm_relu())]
-        branches += [nn.Sequential(conv(in_channels, WIDTH, rate), *_norm_relu()) for rate in rates]
+        branches: list[nn.Module] = [nn.Sequential(_conv1x1(in_channels, WIDTH), *norm_relu())]
+        branches += [nn.Sequential(conv(in_channels, WIDTH, rate), *norm_relu()) for rate in rates]
         mean = nn.AdaptiveAvgPool2d(1)
-        branches.append(nn.Sequential(mean, _conv1x1(in_channels, WIDTH), *_norm_relu()))
+        branches.append(nn.Sequential(mean, _conv1x1(in_channels, WIDTH), *norm_relu()))
         self.convs = nn.ModuleList(branches)
         joined = WIDTH * len(branches)
-        self.project = nn.Sequential(_conv1x1(joined, WIDTH), *_norm_relu(), nn.Dropout(0.5))
+        self.project = nn.Sequential(_conv1x1(joined, WIDTH), *norm_relu(), nn.Dropout(0.5))
 
     def forward(self, x: Float[Tensor, "b in h w"]) -> Float[Tensor, "b 256 h w"]:
         """What each place sees near, further, far, and in all of the picture."""
@@ -88,10 +88,10 @@ class DeepLabV3Plus(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.aspp = nn.Sequential(
-            ASPP(backbone.channels[16], conv=separable), separable(WIDTH, WIDTH, 1), *_norm_relu()
+            ASPP(backbone.channels[16], conv=separable), separable(WIDTH, WIDTH, 1), *norm_relu()
         )
-        self.detail = nn.Sequential(_conv1x1(backbone.channels[4], DETAIL), *_norm_relu(DETAIL))
-        self.fuse = nn.Sequential(separable(WIDTH + DETAIL, WIDTH, 1), *_norm_relu())
+        self.detail = nn.Sequential(_conv1x1(backbone.channels[4], DETAIL), *norm_relu(DETAIL))
+        self.fuse = nn.Sequential(separable(WIDTH + DETAIL, WIDTH, 1), *norm_relu())
         self.classify = nn.Conv2d(WIDTH, num_classes, 1)
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h w"]:
@@ -147,6 +147,6 @@ def _conv1x1(in_channels: int, out_channels: int) -> nn.Conv2d:
     return nn.Conv2d(in_channels, out_channels, 1, bias=False)
 
 
-def _norm_relu(channels: int = WIDTH) -> tuple[nn.Module, ...]:
+def norm_relu(channels: int = WIDTH) -> tuple[nn.Module, ...]:
     """Batch normalisation and ReLU."""
     return nn.BatchNorm2d(channels), nn.ReLU()

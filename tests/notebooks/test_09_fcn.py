@@ -7,6 +7,7 @@ from torch import nn
 
 from segedu.models import fcn
 from segedu.models.layers import bilinear_upsampling
+from segedu.models.trunk import Trunk
 
 
 @pytest.fixture(scope="module")
@@ -47,3 +48,12 @@ def test_the_counted_multiplications_are_those_of_the_layers(chapter):
     layers = [nn.Conv2d(a, 16, 3, stride=2, padding=1) for a in (3, 16, 16, 16, 16)]
     net = nn.Sequential(*layers, nn.Conv2d(16, 10, 2))
     assert chapter.multiplications(256) == multiplications(net.to("meta"))
+
+
+def test_the_chapters_trunk_is_the_packages(chapter):
+    ours, package = chapter.Trunk((4, 5, 6)).eval(), Trunk((4, 5, 6)).eval()
+    package.load_state_dict(ours.state_dict(), strict=True)
+    image = torch.rand(2, 3, 33, 50)
+    features, expected = package(image), ours(image)
+    assert package.channels == ours.channels == {2: 4, 4: 5, 8: 6}
+    assert all(features[stride].equal(expected[stride]) for stride in (2, 4, 8))
