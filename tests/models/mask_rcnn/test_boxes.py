@@ -173,6 +173,13 @@ def test_no_delta_makes_an_anchor_grow_beyond_62_and_a_half_times(random):
     assert math.isclose(LARGEST_GROWTH, 4.135, abs_tol=5e-4)
 
 
+def test_boxes_have_the_type_of_the_deltas_that_a_network_says_in_half_precision(random):
+    anchors, deltas = some_boxes(9, random).float(), torch.randn(9, 4, generator=random).half()
+    ours = decode(deltas, anchors)
+    assert ours.dtype == torch.float16
+    same(ours, BoxCoder((1.0, 1.0, 1.0, 1.0)).decode_single(deltas, anchors), rtol=0, atol=0)
+
+
 def test_encode_and_decode_pass_gradcheck(random):
     boxes, anchors = some_boxes(5, random), some_boxes(5, random)
     assert torch.autograd.gradcheck(encode, (boxes.requires_grad_(), anchors.requires_grad_()))
