@@ -162,7 +162,7 @@ def train(
             note(epoch)
             print(
                 f"epoch {epoch.number + 1}/{run.config.epochs}  loss {epoch.train_loss:.4f}  "
-                f"held-out mean IoU {epoch.val_miou:.4f}",
+                f"held-out mean IoU {epoch.val_score:.4f}",
                 flush=True,
             )
     scores = run.score(path)

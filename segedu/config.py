@@ -19,7 +19,7 @@ class TrainConfig:
         weight_decay: AdamW's; the share by which weights shrink in a step, per unit learning rate.
         warmup: Share of all steps in which the learning rate rises from 0; after them it falls to 0
             along a half cosine.
-        patience: Epochs without a better validation mean IoU after which training stops.
+        patience: Epochs without a better validation score after which training stops.
         seed: Decides the order of the training data, its augmentation, and the model's own dice.
         device: Where to compute: "auto", "cpu", "cuda" or "mps".
         amp: Compute in 16 bits where that is safe and quick.

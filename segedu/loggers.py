@@ -128,7 +128,10 @@ def open_log(name: str, folder: Path, about: Mapping[str, Any]) -> AbstractConte
 
 def _numbers(epoch: Epoch) -> dict[str, float]:
     """What is noted of an epoch, besides its number."""
-    return {name: value for name, value in asdict(epoch).items() if name != "number"}
+    numbers = asdict(epoch)
+    parts = numbers.pop("losses")
+    several = {f"losses/{name}": value for name, value in parts.items()} if len(parts) > 1 else {}
+    return {**several, **{name: value for name, value in numbers.items() if name != "number"}}
 
 
 def _as_code(about: Mapping[str, Any]) -> str:

@@ -18,12 +18,22 @@ from segedu.models.layers import Backbone
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch gave: its number, from 0, its last learning rate, and the scores after it."""
+    """What one epoch gave.
+
+    Attributes:
+        number: From 0.
+        learning_rate: The last one.
+        train_loss: Over the epoch's batches, as they were learnt from.
+        val_score: Of the held-out data afterwards: a fraction in [0, 1], the mean IoU of classes or
+            the average precision of objects.
+        losses: What `train_loss` is the sum of, by name.
+    """
 
     number: int
     learning_rate: float
     train_loss: float
-    val_miou: float
+    val_score: float
+    losses: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -38,7 +48,7 @@ class Run:
         device: Where to compute.
         config: The run's settings.
         history: The epochs so far.
-        best: The weights after the epoch with the best validation mean IoU.
+        best: The weights after the epoch with the best validation score.
     """
 
     model: nn.Module
@@ -57,7 +67,7 @@ class Run:
         self.history.append(epoch)
 
     def is_stale(self) -> bool:
-        """Whether the last `patience` epochs brought no better mean IoU than those before them."""
+        """Whether the last `patience` epochs brought no better score than those before them."""
         return is_stale(self.history, self.config.patience)
 
     def save(self, path: Path, about: Mapping[str, Any]) -> None:
@@ -144,16 +154,16 @@ def warmup_cosine(step: int, steps: int, warmup: float) -> float:
 
 def is_best(epoch: Epoch, history: list[Epoch]) -> bool:
     """Whether `epoch` beats all before it; the first always does, and nan never beats a number."""
-    scores = [before.val_miou for before in history if not math.isnan(before.val_miou)]
-    return not history or epoch.val_miou > max(scores, default=-1.0)
+    scores = [before.val_score for before in history if not math.isnan(before.val_score)]
+    return not history or epoch.val_score > max(scores, default=-1.0)
 
 
 def is_stale(history: list[Epoch], patience: int) -> bool:
-    """Whether the last `patience` epochs brought no better mean IoU than the epochs before them."""
+    """Whether the last `patience` epochs brought no better score than the epochs before them."""
     if len(history) <= patience:
         return False
-    best_before = max(epoch.val_miou for epoch in history[:-patience])
-    return all(epoch.val_miou <= best_before for epoch in history[-patience:])
+    best_before = max(epoch.val_score for epoch in history[:-patience])
+    return all(epoch.val_score <= best_before for epoch in history[-patience:])
 
 
 def _refuse_other_run(path: Path, state: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

@@ -1,12 +1,12 @@
-"""The training loop: epochs over the data, a check after each, and a checkpoint to go on from.
+"""Training for a class at every pixel: a loss, a score, and a test of learning rates.
 
-Chapter 11 derives it.
+Chapter 11 derives it; the loop itself is in `segedu.loop`.
 """
 
 import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from functools import partial
 from itertools import count, groupby
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from segedu import loop
 from segedu.config import TrainConfig
 from segedu.data.sample import IGNORE, Sample, collate
-from segedu.data.transforms import Augmented, Transform, mixed_seed
-from segedu.device import is_quick_in_16_bits, mixed_precision, pick_device
+from segedu.data.transforms import Transform, mixed_seed
+from segedu.device import pick_device
 from segedu.errors import InputError
 from segedu.losses import cross_entropy_loss
 from segedu.metrics.confusion import ConfusionMatrix
@@ -70,26 +71,21 @@ def fit(  # noqa: PLR0913 - all but four have a default that serves
         0
         1
     """
-    run = begin(model, _count(train_data), config)
-    if checkpoint and checkpoint.exists():
-        run.resume(checkpoint, about or {})
-
-    for number in range(len(run.history), config.epochs):
-        if run.is_stale():
-            return
-        batches = _shuffled(train_data, augment, config, run.device, epoch=number)
-        with _own_randomness(run.device, mixed_seed(config.seed, number)):
-            train_loss = _train_on(run, batches, loss, num_classes)
-        if not math.isfinite(train_loss):
-            raise InputError(
-                "the loss is no longer a number; lower the learning rate and start again"
-            )
-        scores = evaluate(run.model, val_data, num_classes=num_classes, config=config)
-        epoch = Epoch(number, float(run.schedule.get_last_lr()[0]), train_loss, scores.mean_iou())
-        run.add(epoch)
-        if checkpoint:
-            run.save(checkpoint, about or {})
-        yield epoch
+    task = loop.Task(
+        losses=partial(_losses, loss=loss, num_classes=num_classes),
+        score=lambda trained: evaluate(
+            trained, val_data, num_classes=num_classes, config=config
+        ).mean_iou(),
+    )
+    yield from loop.run_epochs(
+        model,
+        train_data,
+        task,
+        config=config,
+        augment=augment,
+        checkpoint=checkpoint,
+        about=about,
+    )
 
 
 @torch.inference_mode()
@@ -113,7 +109,7 @@ def evaluate(
     for samples in loader:
         for _, same_size in groupby(samples, key=lambda sample: sample["image"].shape):
             batch = collate(list(same_size))
-            with _autocast(device, config):
+            with loop.autocast(device, config):
                 logits = model(_images(batch, device, config))
             scores.update(logits.argmax(dim=1).cpu(), batch["mask"].as_subclass(Tensor))
     return scores
@@ -143,85 +139,35 @@ def range_test(
 
     Source: Smith, "Cyclical Learning Rates for Training Neural Networks", WACV 2017, section 3.3.
     """
-    run = begin(copy.deepcopy(model), _count(data), config)
-    epochs = (_shuffled(data, None, config, run.device, epoch=number) for number in count())
+    losses = partial(_losses, loss=loss, num_classes=num_classes)
+    run = begin(copy.deepcopy(model), loop.count(data), config)
+    epochs = (loop.shuffled(data, None, config, run.device, epoch=number) for number in count())
     batches = (batch for epoch in epochs for batch in epoch)
     for step, (rate, batch) in enumerate(zip(rates, batches, strict=False)):
         for group in run.optimizer.param_groups:
             group["lr"] = rate * group["initial_lr"] / config.learning_rate  # its share
-        with _own_randomness(run.device, mixed_seed(config.seed, step)):
-            value = _train_on(run, [batch], loss, num_classes)
+        with loop.own_randomness(run.device, mixed_seed(config.seed, step)):
+            value = loop.train_on(run, [batch], losses)["loss"]
         if not math.isfinite(value):
             return
         yield rate, value
 
 
-def _train_on(run: Run, batches: Iterable[dict[str, Any]], loss: Loss, num_classes: int) -> float:
-    """A step for each of `batches`; returns the mean loss of their images."""
-    run.model.train()
-    total, images = torch.zeros((), device=run.device), 0
-    for batch in batches:
-        mask = batch["mask"].as_subclass(Tensor)
-        _refuse_unknown_classes(mask, num_classes)
-        mask = mask.to(run.device, non_blocking=True)
-        with _autocast(run.device, run.config):
-            logits = run.model(_images(batch, run.device, run.config))
-        value = loss(logits.float(), mask)
-        run.optimizer.zero_grad()
-        run.scaler.scale(value).backward()  # type: ignore[no-untyped-call]
-        run.scaler.step(run.optimizer)
-        run.scaler.update()
-        run.schedule.step()
-        total += value.detach() * len(mask)
-        images += len(mask)
-    return total.item() / images
+def _losses(run: Run, batch: loop.Batch, *, loss: Loss, num_classes: int) -> dict[str, Tensor]:
+    """The loss of one batch."""
+    mask = batch["mask"].as_subclass(Tensor)
+    _refuse_unknown_classes(mask, num_classes)
+    mask = mask.to(run.device, non_blocking=True)
+    with loop.autocast(run.device, run.config):
+        logits = run.model(_images(batch, run.device, run.config))
+    return {"loss": loss(logits.float(), mask)}
 
 
-def _images(batch: dict[str, Any], device: torch.device, config: TrainConfig) -> Tensor:
+def _images(batch: loop.Batch, device: torch.device, config: TrainConfig) -> Tensor:
     """A batch's images on the device, in the memory format that the model has."""
     memory_format = torch.channels_last if config.channels_last else torch.preserve_format
     image: Tensor = batch["image"].as_subclass(Tensor)
     return image.to(device, non_blocking=True, memory_format=memory_format)
-
-
-def _autocast(device: torch.device, config: TrainConfig) -> torch.autocast:
-    enabled = config.amp and is_quick_in_16_bits(device)
-    return torch.autocast(device.type, dtype=mixed_precision(device), enabled=enabled)
-
-
-def _shuffled(
-    data: Dataset[Sample],
-    augment: Transform | None,
-    config: TrainConfig,
-    device: torch.device,
-    *,
-    epoch: int,
-) -> DataLoader[Sample]:
-    """Batches in an order that the seed and the epoch alone decide, so that a run can resume."""
-    return DataLoader(
-        Augmented(data, augment, seed=config.seed, epoch=epoch) if augment else data,
-        config.batch_size,
-        shuffle=True,
-        generator=torch.Generator().manual_seed(mixed_seed(config.seed, epoch) >> 1),
-        collate_fn=collate,
-        num_workers=config.workers,
-        pin_memory=device.type == "cuda",
-    )
-
-
-@contextmanager
-def _own_randomness(device: torch.device, seed: int) -> Iterator[None]:
-    """Torch's global generators seeded for a while, for dropout; afterwards as they were."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
-
-
-def _count(data: Dataset[Sample]) -> int:
-    samples = len(data)  # type: ignore[arg-type]
-    if not samples:
-        raise InputError("the training data are empty; expected at least one sample")
-    return samples
 
 
 def _refuse_unknown_classes(mask: Tensor, num_classes: int) -> None:

@@ -13,7 +13,7 @@ from segedu.loggers import open_log
 from segedu.runs import Epoch
 
 EPOCHS = [Epoch(i, 0.1 / (i + 1), 2.0 - 0.5 * i, 0.25 * i) for i in range(4)]
-NAMES = ("learning_rate", "train_loss", "val_miou")
+NAMES = ("learning_rate", "train_loss", "val_score")
 
 
 def noted(kind, folder, epochs, about=None):

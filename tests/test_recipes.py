@@ -51,7 +51,7 @@ def test_a_readers_own_folder_trains_and_scores(my_folder, tmp_path):
     assert plan.about["data"] == "mine"
     (epoch,) = plan.train(tmp_path / "run.pt")
     scores = plan.score(tmp_path / "run.pt")
-    assert scores.mean_iou() == pytest.approx(epoch.val_miou)
+    assert scores.mean_iou() == pytest.approx(epoch.val_score)
 
 
 def test_the_same_pictures_are_held_out_each_time(my_folder):

@@ -19,11 +19,12 @@ from segedu.data.sample import IGNORE
 from segedu.data.scenes import CLASSES, Scenes
 from segedu.data.transforms import random_crop
 from segedu.errors import InputError
+from segedu.loop import own_randomness, shuffled
 from segedu.losses import cross_entropy_loss
 from segedu.models.layers import Backbone
 from segedu.models.unet import UNet
 from segedu.runs import warmup_cosine
-from segedu.train import _own_randomness, _shuffled, evaluate, fit, range_test
+from segedu.train import evaluate, fit, range_test
 
 CPU = torch.device("cpu")
 CONFIG = TrainConfig(epochs=4, batch_size=8, learning_rate=1e-2, device="cpu", amp=False)
@@ -97,7 +98,7 @@ def test_training_leaves_the_global_generator_as_it_was():
 def test_the_model_throws_other_dice_with_another_seed():
     rolls = []
     for seed in (1, 1, 2):
-        with _own_randomness(CPU, seed):
+        with own_randomness(CPU, seed):
             rolls.append(torch.rand(1).item())
     assert rolls[0] == rolls[1] != rolls[2]
 
@@ -131,7 +132,7 @@ def test_the_weights_of_the_best_epoch_are_kept(tmp_path):
     path = tmp_path / "run.pt"
     epochs = fit(model, TRAIN, VAL, num_classes=6, config=config, checkpoint=path)
     seen = [
-        (epoch.val_miou, {k: v.clone() for k, v in model.state_dict().items()}) for epoch in epochs
+        (epoch.val_score, {k: v.clone() for k, v in model.state_dict().items()}) for epoch in epochs
     ]
     best = max(seen, key=lambda pair: pair[0])[1]
     kept = load_checkpoint(path)["best"]
@@ -164,7 +165,7 @@ def test_evaluation_counts_each_picture_at_its_own_size():
 
 def test_the_order_of_the_data_depends_on_the_epoch():
     orders = [
-        next(iter(_shuffled(TRAIN, None, CONFIG, CPU, epoch=epoch)))["mask"] for epoch in (0, 0, 1)
+        next(iter(shuffled(TRAIN, None, CONFIG, CPU, epoch=epoch)))["mask"] for epoch in (0, 0, 1)
     ]
     assert orders[0].equal(orders[1])
     assert not orders[0].equal(orders[2])
@@ -200,7 +201,7 @@ def test_training_stops_when_nothing_gets_better():
 
 
 def test_sixteen_bits_train_about_as_well(monkeypatch):
-    monkeypatch.setattr("segedu.train.is_quick_in_16_bits", lambda _device: True)
+    monkeypatch.setattr("segedu.loop.is_quick_in_16_bits", lambda _device: True)
     settings = {**CONFIG.record(), "device": "cpu", "amp": True}
     _, half = run(TrainConfig(**settings), model=UNet(len(CLASSES), widths=(8, 16)))
     _, full = run(model=UNet(len(CLASSES), widths=(8, 16)))

@@ -592,7 +592,7 @@ few = held_out[:16]
 for epoch in fit(net, train_data, few, num_classes=6, config=config, augment=turned):
     history.append(epoch)
     seconds = time.perf_counter() - start
-    print(f"{seconds:4.0f} s  loss {epoch.train_loss:.3f}  mean IoU {epoch.val_miou:.3f}")
+    print(f"{seconds:4.0f} s  loss {epoch.train_loss:.3f}  mean IoU {epoch.val_score:.3f}")
 
 # %% [markdown]
 # To save time, each epoch is scored on 16 held-out scenes only. No choice is made by their score: the last epoch is the one that counts, on all 64. So the final score is honest, up to the luck of 64 pictures and of the seed: train with another one to see how much; [chapter 08](08_metrics.ipynb) says how much luck that is.
@@ -602,7 +602,7 @@ scores = evaluate(net, held_out, num_classes=len(CLASSES), config=config)
 fig, [left, right] = show.grid(1, 2, width=4.2, height=2.8)
 left.plot([e.train_loss for e in history], "o-", color="black", label="training loss")
 left.plot(
-    [e.val_miou for e in history],
+    [e.val_score for e in history],
     "s--",
     color=class_colours(3)[1] / 255,
     label="mean IoU, 16 held-out scenes",
@@ -984,7 +984,7 @@ if catalog.available("membranes"):
     crop = random_crop(160, 160, colour=0.2)
     learn, test = slices["train"] * membrane_crops, slices["val"][:2]
     for epoch in fit(tissue, learn, test, num_classes=2, config=settings, augment=crop):
-        print(f"loss {epoch.train_loss:.3f}  mean IoU {epoch.val_miou:.3f}")
+        print(f"loss {epoch.train_loss:.3f}  mean IoU {epoch.val_score:.3f}")
 else:
     print("The membranes are not here; `segedu data get membranes` downloads them.")
 

@@ -1,0 +1,122 @@
+"""Training for objects: the five losses of Mask R-CNN, and average precision; chapter 18 uses it.
+
+The loop itself is in `segedu.loop`.
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from segedu import loop
+from segedu.config import TrainConfig
+from segedu.data.sample import InstanceSample
+from segedu.data.transforms import Transform
+from segedu.device import pick_device
+from segedu.metrics.instances import InstanceAP
+from segedu.runs import Epoch, Run
+
+DEFAULTS = TrainConfig()
+THRESHOLD = 0.5
+"""A pixel belongs to an object if its mask has at least this probability there."""
+
+
+def fit_objects(
+    model: nn.Module,
+    train_data: Dataset[InstanceSample],
+    val_data: Dataset[InstanceSample],
+    *,
+    config: TrainConfig = DEFAULTS,
+    augment: Transform | None = None,
+    checkpoint: Path | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> Iterator[Epoch]:
+    """Train `model` in place to find objects, and yield each epoch as it ends.
+
+    An epoch's score is the masks' AP@[.50:.95] on the held-out samples, and its losses are those of
+    the model by name. For checkpoints see `segedu.loop.run_epochs`.
+
+    Args:
+        model: As `segedu.models.mask_rcnn.model.MaskRCNN`.
+        train_data: Samples with objects, of any sizes.
+        val_data: The same.
+        config: The run's settings.
+        augment: Changes each training sample, anew in each epoch.
+        checkpoint: Where to keep the run.
+        about: What else the checkpoint should say: plain values only.
+
+    Raises:
+        InputError: If there is nothing to train on, an object has an unknown class, the checkpoint
+            is of another run, or the loss is no longer a number.
+    """
+    task = loop.Task(
+        losses=_losses,
+        score=lambda trained: score_objects(trained, val_data, config=config).summary()["AP"],
+    )
+    yield from loop.run_epochs(
+        model,
+        train_data,  # type: ignore[arg-type]
+        task,
+        config=config,
+        augment=augment,
+        checkpoint=checkpoint,
+        about=about,
+    )
+
+
+@torch.inference_mode()
+def score_objects(
+    model: nn.Module, data: Dataset[InstanceSample], *, config: TrainConfig
+) -> InstanceAP:
+    """The average precision of the masks found in all of `data`.
+
+    The model is left in evaluation mode, on the configured device.
+    """
+    device = pick_device(config.device)
+    model.to(device).eval()
+    most = max(100, getattr(model, "most", 100))
+    scores = InstanceAP("mask", most=(1, 10, most))
+    loader = DataLoader(
+        data,
+        config.batch_size,
+        collate_fn=list,
+        num_workers=config.workers,
+        generator=torch.Generator(),  # or it would draw from the global one
+    )
+    for samples in loader:
+        with loop.autocast(device, config):
+            found = model([_plain(sample["image"], device) for sample in samples])
+        for objects, sample in zip(found, samples, strict=True):
+            masks = objects["masks"][:, 0] >= THRESHOLD
+            detections = {**objects, "masks": masks}
+            scores.update({k: v.cpu() for k, v in detections.items()}, _truth(sample))
+    return scores
+
+
+def _losses(run: Run, batch: loop.Batch) -> dict[str, Tensor]:
+    """The five losses of one batch."""
+    images = [_plain(image, run.device) for image in batch["image"]]
+    names = ("boxes", "labels", "masks")
+    targets = [
+        {name: _plain(value, run.device) for name, value in zip(names, image, strict=True)}
+        for image in zip(*(batch[name] for name in names), strict=True)
+    ]
+    with loop.autocast(run.device, run.config):
+        losses: dict[str, Tensor] = run.model(images, targets)
+    return losses
+
+
+def _plain(value: Tensor, device: torch.device) -> Tensor:
+    return value.as_subclass(Tensor).to(device, non_blocking=True)
+
+
+def _truth(sample: InstanceSample) -> dict[str, Tensor]:
+    """What a picture's detections are compared with."""
+    names = ("labels", "masks", "iscrowd", "area")
+    return {
+        name: value.as_subclass(Tensor) for name, value in sample.items() if name in names
+    }  # type: ignore[attr-defined]

@@ -1,0 +1,147 @@
+"""The training loop, whatever is learnt: epochs over the data, a check after each, a checkpoint.
+
+Chapter 11 derives it. `segedu.train` learns a class for each pixel with it, `segedu.detect` objects.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from segedu.config import TrainConfig
+from segedu.data.sample import Sample, collate
+from segedu.data.transforms import Augmented, Transform, mixed_seed
+from segedu.device import is_quick_in_16_bits, mixed_precision
+from segedu.errors import InputError
+from segedu.runs import Epoch, Run, begin
+
+Batch = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is learnt, and how well.
+
+    Attributes:
+        losses: From a run and a batch to named scalar losses; a step lowers their sum.
+        score: From the run's model to a fraction in [0, 1], of held-out data; greater is better.
+    """
+
+    losses: Callable[[Run, Batch], Mapping[str, Tensor]]
+    score: Callable[[nn.Module], float]
+
+
+def run_epochs(
+    model: nn.Module,
+    data: Dataset[Sample],
+    task: Task,
+    *,
+    config: TrainConfig,
+    augment: Transform | None = None,
+    checkpoint: Path | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> Iterator[Epoch]:
+    """Train `model` in place and yield each epoch as it ends.
+
+    With `checkpoint`, everything needed to go on is saved there after each epoch; when the file
+    exists already, training goes on from it, and ends where an uninterrupted run would have ended.
+    The weights of the epoch with the best score are kept in it as well.
+
+    Raises:
+        InputError: If there is nothing to train on, the checkpoint is of another run, or the loss
+            is no longer a number.
+    """
+    run = begin(model, count(data), config)
+    if checkpoint and checkpoint.exists():
+        run.resume(checkpoint, about or {})
+
+    for number in range(len(run.history), config.epochs):
+        if run.is_stale():
+            return
+        batches = shuffled(data, augment, config, run.device, epoch=number)
+        with own_randomness(run.device, mixed_seed(config.seed, number)):
+            losses = train_on(run, batches, task.losses)
+        total = sum(losses.values())
+        if not math.isfinite(total):
+            raise InputError(
+                "the loss is no longer a number; lower the learning rate and start again"
+            )
+        score = task.score(run.model)
+        epoch = Epoch(number, float(run.schedule.get_last_lr()[0]), total, score, losses)
+        run.add(epoch)
+        if checkpoint:
+            run.save(checkpoint, about or {})
+        yield epoch
+
+
+def train_on(
+    run: Run, batches: Iterable[Batch], losses: Callable[[Run, Batch], Mapping[str, Tensor]]
+) -> dict[str, float]:
+    """A step for each of `batches`; returns each loss's mean over their images."""
+    run.model.train()
+    totals: dict[str, Tensor] = {}
+    images = 0
+    for batch in batches:
+        values = losses(run, batch)
+        run.optimizer.zero_grad()
+        run.scaler.scale(sum(values.values())).backward()  # type: ignore[no-untyped-call, arg-type]
+        run.scaler.step(run.optimizer)
+        run.scaler.update()
+        run.schedule.step()
+        seen = len(batch["image"])
+        for name, value in values.items():
+            totals[name] = totals.get(name, 0) + value.detach() * seen
+        images += seen
+    return {name: total.item() / images for name, total in totals.items()}
+
+
+def shuffled(
+    data: Dataset[Sample],
+    augment: Transform | None,
+    config: TrainConfig,
+    device: torch.device,
+    *,
+    epoch: int,
+) -> DataLoader[Sample]:
+    """Batches in an order that the seed and the epoch alone decide, so that a run can resume."""
+    return DataLoader(
+        Augmented(data, augment, seed=config.seed, epoch=epoch) if augment else data,
+        config.batch_size,
+        shuffle=True,
+        generator=torch.Generator().manual_seed(mixed_seed(config.seed, epoch) >> 1),
+        collate_fn=collate,
+        num_workers=config.workers,
+        pin_memory=device.type == "cuda",
+    )
+
+
+def autocast(device: torch.device, config: TrainConfig) -> torch.autocast:
+    """Mixed precision, where it is wanted and quick."""
+    enabled = config.amp and is_quick_in_16_bits(device)
+    return torch.autocast(device.type, dtype=mixed_precision(device), enabled=enabled)
+
+
+@contextmanager
+def own_randomness(device: torch.device, seed: int) -> Iterator[None]:
+    """Torch's global generators seeded for a while, for dropout; afterwards as they were."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def count(data: Dataset[Sample]) -> int:
+    """How many samples there are to train on.
+
+    Raises:
+        InputError: If there is none.
+    """
+    samples = len(data)  # type: ignore[arg-type]
+    if not samples:
+        raise InputError("the training data are empty; expected at least one sample")
+    return samples
