@@ -66,8 +66,9 @@ def encode(
         anchors: The same, with width and height above 0.
         weights: Of the four numbers: they make all four about equally large, and so their losses.
 
-    Source: Girshick et al., "Rich feature hierarchies", CVPR 2014, appendix C, equations 6 to 9;
-    the weights: Ren et al., "Faster R-CNN", as torchvision has them. https://arxiv.org/abs/1311.2524
+    Source: Girshick et al., "Rich feature hierarchies", CVPR 2014, appendix C of the version at
+    https://arxiv.org/abs/1311.2524; the weights: Girshick, "Fast R-CNN", ICCV 2015, section 2.3,
+    targets of unit variance. https://arxiv.org/abs/1504.08083
     """
     x, y, width, height = _centre_and_size(boxes)
     anchor_x, anchor_y, anchor_width, anchor_height = _centre_and_size(anchors)

@@ -81,7 +81,7 @@ def soft_nms(
     Raises:
         InputError: If `sigma` is not above 0.
 
-    Source: Bodla et al., "Soft-NMS", ICCV 2017, figure 2 and equation 4.
+    Source: Bodla et al., "Soft-NMS", ICCV 2017, section 3 and figure 2.
     https://arxiv.org/abs/1704.04503
     """
     if sigma <= 0:
