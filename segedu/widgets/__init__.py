@@ -14,6 +14,7 @@ from segedu.widgets.convolutions import (
 )
 from segedu.widgets.losses import explore_four_pixels, plot_four_pixels
 from segedu.widgets.overlap import explore_overlap, plot_overlap
+from segedu.widgets.sampling import explore_samples, plot_samples
 from segedu.widgets.thresholds import explore_threshold, plot_threshold
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "explore_four_pixels",
     "explore_overlap",
     "explore_receptive_field",
+    "explore_samples",
     "explore_threshold",
     "explore_touched",
     "explorer",
@@ -28,6 +30,7 @@ __all__ = [
     "plot_four_pixels",
     "plot_overlap",
     "plot_receptive_field",
+    "plot_samples",
     "plot_threshold",
     "plot_touched",
 ]
