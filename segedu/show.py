@@ -65,12 +65,8 @@ def blend(picture: Tensor, classes: Tensor, num_classes: int) -> np.ndarray[Any,
 
 def instances(ax: Axes, picture: Tensor, sample: Any, title: str = "", *, num_classes: int) -> None:
     """A picture with the box of each object in its class's colour and each object's own tint."""
-    pixels = _rgb(picture)
     colours = class_colours(num_classes) / 255
-    tints = class_colours(len(sample["masks"]) + 8)[1:] / 255
-    for n, inside in enumerate(_numpy(sample["masks"]).astype(bool)):
-        pixels[inside] = (1 - OVERLAY) * pixels[inside] + OVERLAY * tints[n]
-    ax.imshow(pixels, interpolation="nearest")
+    ax.imshow(blend_objects(picture, sample["masks"]), interpolation="nearest")
     for (x1, y1, x2, y2), label in zip(
         _numpy(sample["boxes"]).tolist(), sample["labels"].tolist(), strict=True
     ):
@@ -78,6 +74,39 @@ def instances(ax: Axes, picture: Tensor, sample: Any, title: str = "", *, num_cl
             Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, edgecolor=colours[label])
         )
     _bare(ax, title)
+
+
+def blend_objects(picture: Tensor, masks: Tensor) -> np.ndarray[Any, np.dtype[Any]]:
+    """A picture with each object's own tint laid over it: (H, W, 3) floats in [0, 1].
+
+    Args:
+        picture: (3, H, W) in [0, 1].
+        masks: (N, H, W); anything but 0 inside the object.
+    """
+    pixels = _rgb(picture)
+    tints = class_colours(len(masks) + 8)[1:] / 255
+    for n, inside in enumerate(_numpy(masks).astype(bool)):
+        pixels[inside] = (1 - OVERLAY) * pixels[inside] + OVERLAY * tints[n]
+    return pixels
+
+
+def boxes(
+    ax: Axes, corners: Tensor, colour: Any = "white", *, style: str = "-", width: float = 1.5
+) -> None:
+    """Outlines of boxes (N, 4), XYXY in pixels, over a picture; parts outside it are not seen.
+
+    Args:
+        ax: With a picture in it.
+        corners: (0, 0) is the outer corner of the top-left pixel.
+        colour: One colour for all, or one for each.
+        style: Matplotlib's name of a line style.
+        width: Of the lines, in points.
+    """
+    for n, (x1, y1, x2, y2) in enumerate(_numpy(corners).tolist()):
+        edge = colour[n] if isinstance(colour, list) else colour
+        outline = Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1)
+        outline.set(fill=False, edgecolor=edge, linestyle=style, linewidth=width)
+        ax.add_patch(outline)
 
 
 def heat(

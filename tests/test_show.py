@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from matplotlib.colors import to_rgba
 
 from segedu import show
 from segedu.data.sample import IGNORE
@@ -68,6 +69,20 @@ def test_each_object_gets_its_box():
         np.abs(ax.images[0].get_array() - SAMPLE["image"].permute(1, 2, 0).numpy()).max(2) > 1e-6
     )
     assert not (changed & (SAMPLE["instance_map"].numpy() == 0)).any()
+
+
+def test_boxes_are_drawn_around_their_pixels_in_one_colour_or_each_in_its_own():
+    [ax] = show.grid(1, 1)[1]
+    show.image(ax, torch.zeros(3, 4, 6))
+    show.boxes(ax, torch.tensor([[0.0, 1, 2, 4], [5, 0, 6, 1]]), "red", style=":", width=3)
+    show.boxes(ax, torch.tensor([[0.0, 1, 2, 4], [5, 0, 6, 1]]), ["blue", "lime"])
+    extents = [patch.get_bbox().extents.tolist() for patch in ax.patches]
+    assert extents == 2 * [[-0.5, 0.5, 1.5, 3.5], [4.5, -0.5, 5.5, 0.5]]
+    reds, blue, lime = ax.patches[:2], ax.patches[2], ax.patches[3]
+    assert {p.get_edgecolor() for p in reds} == {to_rgba("red")}
+    assert {(p.get_linestyle(), p.get_linewidth()) for p in reds} == {(":", 3)}
+    assert (blue.get_edgecolor(), lime.get_edgecolor()) == (to_rgba("blue"), to_rgba("lime"))
+    assert not any(patch.get_fill() for patch in ax.patches)
 
 
 def test_a_heat_map_has_a_bar_with_its_range():
