@@ -150,7 +150,7 @@ def train(
     Each set has a recipe; the options below replace single settings of it.
     """
     from segedu.loggers import open_log
-    from segedu.recipes import prepare
+    from segedu.plans import prepare
 
     run = prepare(data, model, settings or {}, pretrained=pretrained)
     if pretrained:
@@ -162,13 +162,13 @@ def train(
             note(epoch)
             print(
                 f"epoch {epoch.number + 1}/{run.config.epochs}  loss {epoch.train_loss:.4f}  "
-                f"held-out mean IoU {epoch.val_score:.4f}",
+                f"held-out {run.score_name} {epoch.val_score:.4f}",
                 flush=True,
             )
     scores = run.score(path)
-    for name, iou in zip(run.classes, scores.iou().tolist(), strict=True):
-        print(f"  {name:<12} IoU {iou:.4f}")
-    print(f"held-out mean IoU {scores.mean_iou():.4f} (best epoch); checkpoint: {path}")
+    for name, value in scores.parts.items():
+        print(f"  {name:<12} {value:.4f}")
+    print(f"held-out {scores.name} {scores.whole:.4f} (best epoch); checkpoint: {path}")
 
 
 @command(app, "models")

@@ -4,7 +4,6 @@ The loop itself is in `segedu.loop`.
 """
 
 from collections.abc import Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +58,7 @@ def fit_objects(
     )
     yield from loop.run_epochs(
         model,
-        train_data,  # type: ignore[arg-type]
+        train_data,
         task,
         config=config,
         augment=augment,
@@ -100,14 +99,17 @@ def score_objects(
 def _losses(run: Run, batch: loop.Batch) -> dict[str, Tensor]:
     """The five losses of one batch."""
     images = [_plain(image, run.device) for image in batch["image"]]
-    names = ("boxes", "labels", "masks")
-    targets = [
-        {name: _plain(value, run.device) for name, value in zip(names, image, strict=True)}
-        for image in zip(*(batch[name] for name in names), strict=True)
-    ]
+    each = zip(*batch.values(), strict=True)
+    targets = [_targets(dict(zip(batch, sample, strict=True)), run.device) for sample in each]
     with loop.autocast(run.device, run.config):
         losses: dict[str, Tensor] = run.model(images, targets)
     return losses
+
+
+def _targets(sample: Mapping[str, Any], device: torch.device) -> dict[str, Tensor]:
+    """What is to be found in a picture: its objects, without crowds that nobody told apart."""
+    single = ~sample.get("crowd", torch.zeros(len(sample["labels"]), dtype=torch.bool))
+    return {name: _plain(sample[name], device)[single] for name in ("boxes", "labels", "masks")}
 
 
 def _plain(value: Tensor, device: torch.device) -> Tensor:
@@ -116,7 +118,9 @@ def _plain(value: Tensor, device: torch.device) -> Tensor:
 
 def _truth(sample: InstanceSample) -> dict[str, Tensor]:
     """What a picture's detections are compared with."""
-    names = ("labels", "masks", "iscrowd", "area")
+    names = {"labels": "labels", "masks": "masks", "crowd": "iscrowd"}
     return {
-        name: value.as_subclass(Tensor) for name, value in sample.items() if name in names
-    }  # type: ignore[attr-defined]
+        names[name]: value.as_subclass(Tensor)  # type: ignore[attr-defined]
+        for name, value in sample.items()
+        if name in names
+    }

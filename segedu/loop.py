@@ -1,6 +1,7 @@
 """The training loop, whatever is learnt: epochs over the data, a check after each, a checkpoint.
 
-Chapter 11 derives it. `segedu.train` learns a class for each pixel with it, `segedu.detect` objects.
+Chapter 11 derives it. With it `segedu.train` learns a class for each pixel, and
+`segedu.detect` objects.
 """
 
 import math

@@ -1,5 +1,7 @@
-"""From a checkpoint and a picture to a mask and an overlay; chapter 01 ends with it."""
+"""From a checkpoint and a picture to a mask, or to objects; chapter 01 ends with it."""
 
+import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -11,16 +13,21 @@ from PIL import Image
 from torch import Tensor, nn
 
 from segedu.checkpoints import load_checkpoint, load_weights
+from segedu.data.annotations import Objects, coco_json
 from segedu.data.images import read_image
+from segedu.detect import THRESHOLD
 from segedu.device import pick_device
 from segedu.errors import InputError
 from segedu.files import whole_file
-from segedu.models.registry import build
+from segedu.models.registry import MODELS, build
 from segedu.palette import lookup_table
-from segedu.show import blend
+from segedu.show import blend, blend_objects
 
 TILE = 768
 """Larger pictures are predicted in squares of this many pixels, so that any size fits in memory."""
+
+SURE = 0.5
+"""Objects with a lower score are not written."""
 
 MARGIN = 256
 """How many pixels of its surroundings a tile sees; about as far as receptive fields reach."""
@@ -34,11 +41,13 @@ class Trained:
         model: In evaluation mode, on `device`.
         classes: The name of each class index.
         device: Where the model is.
+        objects: Whether it finds objects; otherwise it labels pixels.
     """
 
     model: nn.Module
     classes: tuple[str, ...]
     device: torch.device
+    objects: bool = False
 
 
 def load_trained(checkpoint: Path, *, device: str = "auto") -> Trained:
@@ -57,7 +66,8 @@ def load_trained(checkpoint: Path, *, device: str = "auto") -> Trained:
         )
     model = build(about["model"], len(about["classes"]), **about.get("options", {}))
     load_weights(model, state["best"], checkpoint)
-    return Trained(model.to(chosen).eval(), tuple(about["classes"]), chosen)
+    objects = MODELS[about["model"]].objects
+    return Trained(model.to(chosen).eval(), tuple(about["classes"]), chosen, objects)
 
 
 @torch.inference_mode()
@@ -82,35 +92,76 @@ def predict_mask(trained: Trained, image: Float[Tensor, "3 h w"]) -> Int[Tensor,
     return mask
 
 
-def predict_file(trained: Trained, picture: Path, out: Path) -> tuple[Path, Path]:
-    """Write NAME_mask.png and NAME_overlay.png to the folder `out`; both or neither.
+@torch.inference_mode()
+def predict_objects(
+    trained: Trained, image: Float[Tensor, "3 h w"], *, name: str = "", least: float = SURE
+) -> Objects:
+    """The objects in a picture that are at least so sure, the surest first, on the CPU.
 
-    The mask is a palette PNG: each pixel holds its class index, and viewers show class colours. The
-    picture may be of any size, grey or coloured, with 8 or 16 bits, transparent or turned by EXIF;
-    mask and overlay are upright.
+    Args:
+        trained: Finds objects.
+        image: In [0, 1], of any size.
+        name: Of the picture's file.
+        least: Score, in [0, 1].
+    """
+    (found,) = trained.model([image.as_subclass(Tensor).to(trained.device)])
+    sure = {key: value[found["scores"] >= least].cpu() for key, value in found.items()}
+    masks = sure["masks"][:, 0] >= THRESHOLD
+    return Objects(name, sure["boxes"], sure["labels"], sure["scores"], masks)
+
+
+def predict_file(trained: Trained, picture: Path, out: Path) -> tuple[Path, Path]:
+    """Write what is found in a picture, and the picture with it laid over, to the folder `out`.
+
+    Both files are written, or neither. A model that labels pixels gives NAME_mask.png, a palette
+    PNG: each pixel holds its class index, and viewers show class colours. One that finds objects
+    gives NAME_objects.json, in COCO's layout. The other file is NAME_overlay.png. The picture may
+    be of any size, grey or coloured, with 8 or 16 bits, transparent or turned by EXIF; what is
+    written is upright.
 
     Returns:
-        The paths of mask and overlay.
+        The paths of the two.
 
     Raises:
         InputError: If the picture cannot be read, or the two cannot be written.
     """
     image = read_image(picture)
-    mask = predict_mask(trained, image)
-    mask_path, overlay_path = (out / f"{picture.stem}_{what}.png" for what in ("mask", "overlay"))
-    drawn = np.rint(blend(image, mask, len(trained.classes)) * 255).astype(np.uint8)
-    indexed = Image.fromarray(mask.numpy().astype(np.uint8))
-    indexed.putpalette(lookup_table(len(trained.classes)).tobytes())
+    find = _found_objects if trained.objects else _found_mask
+    name, write, drawn = find(trained, image, picture)
+    first, overlay = out / f"{picture.stem}_{name}", out / f"{picture.stem}_overlay.png"
+    pixels = Image.fromarray(np.rint(drawn * 255).astype(np.uint8))
     try:
-        with whole_file(mask_path) as mask_file, whole_file(overlay_path) as overlay_file:
-            indexed.save(mask_file, format="PNG")
-            Image.fromarray(drawn).save(overlay_file, format="PNG")
+        with whole_file(first) as first_file, whole_file(overlay) as overlay_file:
+            write(first_file)
+            pixels.save(overlay_file, format="PNG")
     except OSError as error:
         raise InputError(
-            f"{out}: mask and overlay could not be written ({error.strerror or error}); free some "
-            "space or choose another folder with -o"
+            f"{out}: {name} and overlay could not be written ({error.strerror or error}); free "
+            "some space or choose another folder with -o"
         ) from error
-    return mask_path, overlay_path
+    return first, overlay
+
+
+Found = tuple[str, Callable[[Path], object], np.ndarray]
+"""The end of a file's name, what writes it, and the overlay's pixels (H, W, 3) in [0, 1]."""
+
+
+def _found_mask(trained: Trained, image: Tensor, picture: Path) -> Found:
+    """The class of each pixel."""
+    del picture
+    mask = predict_mask(trained, image)
+    indexed = Image.fromarray(mask.numpy().astype(np.uint8))
+    indexed.putpalette(lookup_table(len(trained.classes)).tobytes())
+    drawn = blend(image, mask, len(trained.classes))
+    return "mask.png", lambda path: indexed.save(path, format="PNG"), drawn
+
+
+def _found_objects(trained: Trained, image: Tensor, picture: Path) -> Found:
+    """The objects of the picture."""
+    objects = predict_objects(trained, image, name=picture.name)
+    text = json.dumps(coco_json([objects], trained.classes))
+    drawn = blend_objects(image, objects.masks)
+    return "objects.json", lambda path: path.write_text(text, encoding="utf-8"), drawn
 
 
 def _spans(length: int) -> list[slice]:

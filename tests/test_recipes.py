@@ -11,7 +11,8 @@ from segedu.data.sample import IGNORE
 from segedu.data.scenes import CLASSES, Scenes
 from segedu.errors import InputError
 from segedu.losses import cross_entropy_loss, lovasz_loss
-from segedu.recipes import PRETRAINED, RECIPES, Recipe, prepare
+from segedu.plans import prepare
+from segedu.recipes import PRETRAINED, RECIPES, Recipe
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def test_a_readers_own_folder_trains_and_scores(my_folder, tmp_path):
     assert plan.about["data"] == "mine"
     (epoch,) = plan.train(tmp_path / "run.pt")
     scores = plan.score(tmp_path / "run.pt")
-    assert scores.mean_iou() == pytest.approx(epoch.val_score)
+    assert scores.whole == pytest.approx(epoch.val_score)
 
 
 def test_the_same_pictures_are_held_out_each_time(my_folder):

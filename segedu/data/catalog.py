@@ -86,7 +86,7 @@ ENTRIES: Mapping[str, Entry] = MappingProxyType(
 """All data sets, by name."""
 
 
-def load(name: str, *, split: str = "train", root: Path | None = None) -> Any:
+def load(name: str, *, split: str = "train", root: Path | None = None, **drawn: Any) -> Any:
     """The data set `name`: a torch `Dataset` of sample dicts, with `classes`.
 
     Args:
@@ -94,6 +94,7 @@ def load(name: str, *, split: str = "train", root: Path | None = None) -> Any:
         split: One of the entry's `splits`.
         root: The folder that holds the sets, each in a folder of its own name; `data_root()` if
             None.
+        drawn: Further arguments of a set that is drawn on demand, such as the `size` of scenes.
 
     Raises:
         InputError: If there is no such set or split, or its files are not there.
@@ -112,7 +113,7 @@ def load(name: str, *, split: str = "train", root: Path | None = None) -> Any:
     make = getattr(importlib.import_module(f"segedu.data.{module}"), loader)
     if entry.drawn:
         length, seed = entry.drawn[split]
-        return make(length, seed=seed)
+        return make(length, seed=seed, **drawn)
     return make(folder, split)
 
 

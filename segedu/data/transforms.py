@@ -12,9 +12,13 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from segedu.data.instances import boxes_around
 from segedu.data.sample import IGNORE, Sample
 
 Transform = Callable[[Any], Any]
+
+SMALLEST = 10
+"""Of how many pixels an object must have at least, after a crop."""
 
 
 class Augmented(Dataset[Sample]):
@@ -86,19 +90,69 @@ def random_crop(
     if scale != (1.0, 1.0):
         steps.append(_RandomScale(*scale))
     steps.append(v2.RandomCrop((height, width), pad_if_needed=True, fill=_VOID))
-    steps.append(v2.RandomHorizontalFlip())
+    return v2.Compose([*steps, *_turned(height, width, upright=upright, colour=colour)])
+
+
+def random_crop_of_objects(
+    height: int,
+    width: int,
+    *,
+    scale: tuple[float, float] = (1.0, 1.0),
+    upright: bool = False,
+    colour: float = 0.0,
+) -> Transform:
+    """As `random_crop`, for samples with objects: image, boxes, labels and masks are kept.
+
+    Boxes are drawn anew around what is left of each object; of which less than `SMALLEST` pixels
+    are left is no object any more.
+
+    Args:
+        height: Of the crop, in pixels.
+        width: Of the crop, in pixels.
+        scale: Least and greatest factor by which what is cut out is enlarged.
+        upright: Whether up must stay up.
+        colour: Strength of brightness, contrast and saturation changes, in [0, 1); 0 for none.
+    """
+    steps: list[Transform] = [_only_objects, _RandomWindow(height, width, scale)]
+    steps += _turned(height, width, upright=upright, colour=colour)
+    return v2.Compose([*steps, _boxes_anew])
+
+
+def resize(height: int, width: int) -> Transform:
+    """Every picture `height` x `width`: images smoothly, masks by the nearest pixel."""
+    return v2.Compose([_semantic, v2.Resize((height, width), antialias=True)])
+
+
+def _turned(height: int, width: int, *, upright: bool, colour: float) -> list[Transform]:
+    """Flips, quarter turns and changes of colour."""
+    steps: list[Transform] = [v2.RandomHorizontalFlip()]
     if not upright:
         steps.append(v2.RandomVerticalFlip())
         if height == width:
             steps.append(_RandomTranspose())
     if colour:
         steps.append(v2.ColorJitter(brightness=colour, contrast=colour, saturation=colour))
-    return v2.Compose(steps)
+    return steps
 
 
-def resize(height: int, width: int) -> Transform:
-    """Every picture `height` x `width`: images smoothly, masks by the nearest pixel."""
-    return v2.Compose([_semantic, v2.Resize((height, width), antialias=True)])
+def _only_objects(sample: Any) -> dict[str, Any]:
+    """The sample without what it says of pixels; crowds, which nobody told apart, are left out."""
+    single = ~sample.get("crowd", torch.zeros(len(sample["labels"]), dtype=torch.bool))
+    masks = tv_tensors.Mask(sample["masks"].as_subclass(torch.Tensor)[single])
+    return {"image": sample["image"], "masks": masks, "labels": sample["labels"][single]}
+
+
+def _boxes_anew(sample: dict[str, Any]) -> dict[str, Any]:
+    """The objects of which enough is left, with boxes."""
+    masks = sample["masks"].as_subclass(torch.Tensor)
+    left = masks.flatten(1).sum(dim=1) >= SMALLEST
+    masks = masks[left]
+    return {
+        "image": sample["image"],
+        "boxes": boxes_around(masks),
+        "labels": sample["labels"][left],
+        "masks": tv_tensors.Mask(masks),
+    }
 
 
 def _semantic(sample: Sample) -> Sample:
@@ -108,6 +162,32 @@ def _semantic(sample: Sample) -> Sample:
 
 _VOID = {tv_tensors.Image: 0, tv_tensors.Mask: IGNORE, "others": 0}
 """What appears where a picture ends, by kind of tensor."""
+
+
+class _RandomWindow(v2.Transform):  # type: ignore[misc]  # torchvision has no types
+    """Cut out a window of random size and place, and bring it to one size."""
+
+    def __init__(self, height: int, width: int, scale: tuple[float, float]) -> None:
+        super().__init__()
+        self.size = (height, width)
+        self.scale = scale
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        picture = v2.functional.get_size(flat_inputs[0])
+        least, greatest = self.scale
+        factor = least * (greatest / least) ** torch.rand(()).item()
+        window = [max(1, round(length / factor)) for length in self.size]
+        # Where the picture is smaller than the window, it lies somewhere within.
+        top, left = (
+            round(min(0, whole - cut) + torch.rand(()).item() * abs(whole - cut))
+            for whole, cut in zip(picture, window, strict=True)
+        )
+        return {"top": top, "left": left, "height": window[0], "width": window[1]}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        return self._call_kernel(
+            v2.functional.resized_crop, inpt, **params, size=list(self.size), antialias=True
+        )
 
 
 class _RandomTranspose(v2.Transform):  # type: ignore[misc]  # torchvision has no types

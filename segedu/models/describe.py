@@ -23,8 +23,9 @@ class Description:
         name: In the registry.
         parameters: Its weights.
         macs: Multiplications with addition, of convolutions and matrices, for one image of `SIZE` x
-            `SIZE`.
-        receptive_field: Columns of the image that one pixel's scores depend on; None for all.
+            `SIZE`. What finds objects works on as many regions as it is given by random weights.
+        receptive_field: Columns of the image that one pixel's scores depend on; None for all, or
+            where there are no pixels' scores but objects.
         rule: What images it takes.
     """
 
@@ -42,8 +43,8 @@ def describe_all(num_classes: int = 21) -> Iterator[Description]:
         yield Description(
             name=name,
             parameters=sum(weight.numel() for weight in model.parameters()),
-            receptive_field=columns_seen(model, height=entry.smallest),
-            macs=multiplications(model.to("meta")),
+            receptive_field=None if entry.objects else columns_seen(model, height=entry.smallest),
+            macs=multiplications(model if entry.objects else model.to("meta")),
             rule=entry.rule,
         )
 
@@ -53,7 +54,7 @@ def multiplications(model: nn.Module) -> int:
     device = next(model.parameters()).device
     counter = FlopCounterMode(display=False)
     with counter, torch.inference_mode():
-        model(torch.empty(1, 3, SIZE, SIZE, device=device))
+        model(torch.zeros(1, 3, SIZE, SIZE, device=device))
     return int(counter.get_total_flops()) // 2
 
 

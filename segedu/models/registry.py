@@ -22,17 +22,21 @@ class Entry:
         constructor: As MODULE:FUNCTION within `segedu.models`.
         smallest: The least height and width of an image, in pixels.
         batch: The least number of images in a training batch.
+        objects: Whether it finds objects, as Mask R-CNN does; otherwise it labels pixels.
     """
 
     constructor: str
     smallest: int = 1
     batch: int = 1
+    objects: bool = False
 
     @property
     def rule(self) -> str:
         """What images the model takes, in words."""
         size = f"at least {self.smallest} x {self.smallest}" if self.smallest > 1 else "any size"
-        return f"images of {size}" + (f"; {self.batch} or more to train" * (self.batch > 1))
+        return f"images of {size}" + (
+            f"; {self.batch} or more to train" * (self.batch > 1) + "; finds objects" * self.objects
+        )
 
 
 MODELS: Mapping[str, Entry] = MappingProxyType(
@@ -51,6 +55,8 @@ MODELS: Mapping[str, Entry] = MappingProxyType(
         "deeplabv3plus_resnet34": Entry("deeplab:deeplabv3plus_resnet34", batch=2),
         "aspp_unet_lite0": Entry("aspp_unet:aspp_unet_lite0", batch=2),
         "segformer_b0": Entry("segformer:segformer_b0", smallest=29),
+        "maskrcnn": Entry("mask_rcnn.model:maskrcnn_trunk", objects=True),
+        "maskrcnn_resnet50": Entry("mask_rcnn.model:maskrcnn_resnet50_fpn", objects=True),
     }
 )
 """The models by name; what follows the last underscore names the backbone."""

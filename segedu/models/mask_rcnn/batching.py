@@ -1,4 +1,4 @@
-"""Images of any size made into one batch for Mask R-CNN, and its results brought back to their size."""
+"""Pictures of any size made into one batch for Mask R-CNN, and its results brought back."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class Resizing:
         """By what a picture of a height and width is enlarged; None for not at all."""
         if not self.shorter:
             return None
-        # One draw a picture, even out of one length: a seed then means what it means to torchvision.
+        # A draw for each picture, even out of one length: torchvision draws as often.
         drawn = int(torch.rand(()) * len(self.shorter)) if training else -1
         return min(self.shorter[drawn] / min(size), self.longest / max(size))
 

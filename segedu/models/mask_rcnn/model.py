@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from segedu.models.layers import Backbone
 from segedu.models.mask_rcnn.anchors import Anchors
 from segedu.models.mask_rcnn.batching import (
     Resizing,
@@ -122,7 +121,7 @@ class MaskRCNN(nn.Module):
         resized = [resize(image, factor) for image, factor in zip(plain, factors, strict=True)]
         sizes = [_size(image) for image in resized]
         batch = stack(resized, self._fill())
-        levels = [level.float() for level in self.backbone(batch)]
+        levels = [level.float() for level in self.backbone(batch)]  # places want 32 bits
         if not self.training:
             proposals, _ = self.rpn(levels, _size(batch), sizes)
             found = self.roi_heads(levels, proposals, sizes)
@@ -149,7 +148,7 @@ class MaskRCNN(nn.Module):
 
     def _fill(self) -> Tensor:
         """The colour that normalisation makes 0."""
-        mean: Tensor = self.backbone.body.normalize.mean  # type: ignore[union-attr, assignment]
+        mean: Tensor = self.backbone.body.normalize.mean  # type: ignore[assignment]
         return mean
 
 
@@ -187,7 +186,7 @@ def maskrcnn_trunk(
 ) -> MaskRCNN:
     """A small Mask R-CNN that learns from random weights in minutes; 0.9 million weights.
 
-    It is made for pictures of 64 to 300 pixels, which it sees as they are, and objects of 10 to 120.
+    It is made for pictures of 64 to 300 pixels, seen as they are, and objects of 10 to 120.
 
     Args:
         num_classes: C; class 0 is the background.

@@ -88,7 +88,7 @@ class Regions(nn.Module):
         masks: Whether to predict masks.
     """
 
-    def __init__(  # noqa: PLR0913 - what the model's constructor has to pass on
+    def __init__(
         self,
         channels: int,
         strides: Sequence[int],
@@ -119,20 +119,19 @@ class Regions(nn.Module):
         proposals: Sequence[Float[Tensor, "_ 4"]],
         sizes: Sequence[tuple[int, int]],
     ) -> list[dict[str, Tensor]]:
-        """Each image's "boxes", "labels", "scores" and, of the box's extent, "masks" (N, 1, M, M)."""
+        """Each image's "boxes", "labels", "scores" and, within the box, "masks" (N, 1, M, M)."""
         logits, deltas = self._classify(levels, proposals)
         counts = [len(boxes) for boxes in proposals]
-        found = [
-            self._chosen(*image)
-            for image in zip(logits.split(counts), deltas.split(counts), proposals, sizes,
-                             strict=True)
-        ]  # fmt: skip
+        parts = zip(
+            torch.split(logits, counts), torch.split(deltas, counts), proposals, sizes, strict=True
+        )
+        found = [self._chosen(*image) for image in parts]
         if not self.masks:
             return found
         labels = torch.cat([image["labels"] for image in found])
         logits = self._outline(levels, [image["boxes"] for image in found])
         own = logits[torch.arange(len(labels), device=labels.device), labels].sigmoid()[:, None]
-        masks = own.split([len(image["labels"]) for image in found])
+        masks = torch.split(own, [len(image["labels"]) for image in found])
         return [{**image, "masks": of_image} for image, of_image in zip(found, masks, strict=True)]
 
     def losses(

@@ -64,7 +64,7 @@ class RPNHead(nn.Module):
         self.bbox_pred = nn.Conv2d(channels, 4 * anchors, 1)
         for layer in (self.conv[0][0], self.cls_logits, self.bbox_pred):  # type: ignore[index]
             nn.init.normal_(layer.weight, std=0.01)
-            nn.init.zeros_(layer.bias)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def forward(
         self, levels: Sequence[Float[Tensor, "b c _ _"]]

@@ -61,3 +61,120 @@ def test_with_the_twins_weights_the_twins_objects_are_found_in_the_same_order(ev
         assert torch.allclose(found["scores"], theirs["scores"], atol=1e-4, rtol=0)
         if "masks" in theirs:
             assert torch.allclose(found["masks"], theirs["masks"], atol=1e-4, rtol=0)
+
+
+def truth(pictures: Sequence[Tensor]) -> list[dict[str, Tensor]]:
+    """Objects that fit each picture: one, two, ... rectangles of half the size, and none at last."""
+    found = []
+    for objects, image in enumerate(pictures, start=1):
+        height, width = image.shape[1:]
+        masks = torch.zeros(objects % len(pictures), height, width, dtype=torch.uint8)
+        boxes = torch.zeros(len(masks), 4)
+        for i, mask in enumerate(masks):
+            top, left = i * height // 10, i * width // 10
+            bottom, right = top + height // 2, left + width // 2
+            mask[top:bottom, left:right] = 1
+            boxes[i] = torch.tensor([left, top, right, bottom])
+        labels = torch.arange(len(masks)) % (CLASSES - 1) + 1
+        found.append({"boxes": boxes, "labels": labels, "masks": masks})
+    return found
+
+
+@pytest.mark.parametrize("operators", ["written", "torchvision"])
+@pytest.mark.parametrize("name", NAMES[:1])
+def test_in_training_the_losses_and_gradients_are_the_twins(name, operators):
+    both = twins(name, operators=operators)
+    losses = []
+    for model in both:
+        model.train()
+        torch.manual_seed(2)  # samples are drawn alike
+        losses.append(model(pictures(), truth(pictures())))
+        sum(losses[-1].values()).backward()
+    assert losses[0].keys() == losses[1].keys()
+    for loss in losses[1]:
+        assert losses[0][loss].item() == pytest.approx(losses[1][loss].item(), abs=1e-4, rel=1e-4)
+    theirs = dict(both[1].named_parameters())
+    for weight, value in both[0].named_parameters():
+        scale = theirs[weight].grad.abs().max()
+        assert (value.grad - theirs[weight].grad).abs().max() <= 1e-3 * scale + 1e-6, weight
+
+
+SCENES = Scenes(2, size=64, seed=3)
+
+
+def small(**options) -> nn.Module:
+    torch.manual_seed(0)
+    return ours.maskrcnn_trunk(6, **options)
+
+
+def test_the_small_one_learns_four_scenes_and_finds_their_objects():
+    model = small()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    images = [scene["image"] for scene in SCENES]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for _ in range(60):
+            loss = sum(model(images, list(SCENES)).values())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    found = model.eval()(images)
+    for objects, scene in zip(found, SCENES, strict=True):
+        first = objects["masks"][: len(scene["labels"]), 0] >= 0.5
+        true = scene["masks"].as_subclass(Tensor)
+        overlap = (first[:, None] & true).flatten(2).sum(2) / (first[:, None] | true).flatten(
+            2
+        ).sum(2)
+        assert overlap.max(dim=0).values.min() > 0.5
+
+
+def test_a_picture_without_an_object_teaches_what_background_is():
+    nothing = {
+        "boxes": torch.zeros(0, 4), "labels": torch.zeros(0).long(), "masks": torch.zeros(0, 64, 64)
+    }  # fmt: skip
+    losses = small()([torch.rand(3, 64, 64)], [nothing])
+    assert losses["loss_classifier"] > 0
+    assert losses["loss_objectness"] > 0
+    for name in ("loss_box_reg", "loss_rpn_box_reg", "loss_mask"):
+        assert losses[name] == 0
+    sum(losses.values()).backward()
+
+
+@torch.inference_mode()
+def test_an_image_is_seen_alike_alone_and_beside_others():
+    model = twins(NAMES[0])[0].eval()
+    images = pictures()[:2]
+    beside = model([images[0], images[0]])
+    for one, other in zip(*[[model(images[:1])[0], beside[1]]], beside, strict=True):
+        assert torch.allclose(one["boxes"], other["boxes"], atol=1e-3)
+
+
+GOOD = {
+    "boxes": torch.tensor([[0.0, 0, 9, 9]]),
+    "labels": torch.ones(1).long(),
+    "masks": torch.ones(1, 64, 64),
+}
+
+
+@pytest.mark.parametrize(
+    ("images", "targets", "message"),
+    [
+        ([], [], "empty list"),
+        ([torch.rand(64, 64)], [GOOD], r"image 0 is \(64, 64\)"),
+        ([torch.zeros(3, 64, 64).byte()], [GOOD], "floating point"),
+        ([torch.rand(3, 64, 64)], None, "found 0 for 1 images"),
+        ([torch.rand(3, 64, 64)], [{"boxes": GOOD["boxes"]}], "target 0 has no 'labels'"),
+        ([torch.rand(3, 64, 64)], [{**GOOD, "labels": torch.ones(2).long()}], "as many of each"),
+        ([torch.rand(3, 64, 64)], [{**GOOD, "boxes": torch.tensor([[5.0, 5, 5, 9]])}], "x1 < x2"),
+        ([torch.rand(3, 64, 64)], [{**GOOD, "labels": torch.zeros(1).long()}], r"expected 1\.\.5"),
+        ([torch.rand(3, 64, 64)], [{**GOOD, "labels": torch.tensor([6])}], "the label 6"),
+    ],
+)
+def test_what_cannot_be_learnt_from_is_refused(images, targets, message):
+    with pytest.raises(InputError, match=message):
+        small()(images, targets)
+
+
+def test_unknown_operators_are_refused():
+    with pytest.raises(InputError, match="choose one of: written, torchvision"):
+        small(operators="quick")
