@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pycocotools.coco import COCO
 
 from segedu import predict
 from segedu.checkpoints import save_checkpoint
@@ -13,7 +14,7 @@ from segedu.data.scenes import CLASSES, Scenes
 from segedu.errors import InputError
 from segedu.models.registry import build
 from segedu.palette import class_colours
-from segedu.predict import load_trained, predict_file, predict_mask
+from segedu.predict import load_trained, predict_file, predict_mask, predict_objects
 
 ABOUT = {"model": "unet", "classes": list(CLASSES), "options": {"widths": [4, 8]}}
 
@@ -129,3 +130,44 @@ def test_a_checkpoint_that_does_not_say_its_model_is_refused(tmp_path):
     save_checkpoint(tmp_path / "a.pt", {"about": {}, "best": {}})
     with pytest.raises(InputError, match="does not say which model"):
         load_trained(tmp_path / "a.pt")
+
+
+@pytest.fixture
+def finder(tmp_path):
+    """A checkpoint of a small Mask R-CNN with random weights that takes everything for a disc."""
+    torch.manual_seed(0)
+    about = {"model": "maskrcnn", "classes": list(CLASSES), "options": {"operators": "torchvision"}}
+    model = build("maskrcnn", len(CLASSES), operators="torchvision")
+    with torch.no_grad():
+        model.roi_heads.box_predictor.cls_score.bias[1] = 5
+    save_checkpoint(tmp_path / "run.pt", {"about": about, "best": model.state_dict()})
+    return load_trained(tmp_path / "run.pt", device="cpu")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # pycocotools' own, with NumPy 2
+def test_objects_are_written_as_pycocotools_reads_them(finder, tmp_path):
+    picture = png(
+        tmp_path / "a.png", np.random.default_rng(0).integers(0, 255, (70, 90, 3), np.uint8)
+    )
+    path, overlay = predict_file(finder, picture, tmp_path / "out")
+    assert (path.name, overlay.name) == ("a_objects.json", "a_overlay.png")
+    read = COCO(path)
+    (image,) = read.loadImgs(read.getImgIds())
+    assert (image["file_name"], image["height"], image["width"]) == ("a.png", 70, 90)
+    expected = predict_objects(finder, read_image(picture))
+    annotations = read.loadAnns(read.getAnnIds())
+    assert len(annotations) == len(expected.labels) > 0
+    assert all(found["score"] >= 0.5 for found in annotations)
+    for found, mask in zip(annotations, expected.masks.numpy(), strict=True):
+        assert np.array_equal(read.annToMask(found), mask)
+    drawn = read_image(overlay).as_subclass(torch.Tensor)
+    covered = expected.masks.any(dim=0)
+    changed = (drawn - read_image(picture)).abs().amax(dim=0) > 1 / 254
+    assert not (changed & ~covered).any()
+    assert changed[covered].float().mean() > 0.9
+
+
+def test_objects_that_are_not_sure_enough_are_left_out(finder):
+    image = torch.rand(3, 64, 64)
+    every, none = (predict_objects(finder, image, least=least) for least in (0.0, 1.1))
+    assert len(every.labels) > len(none.labels) == 0

@@ -2,9 +2,17 @@ import pytest
 import torch
 from torchvision import tv_tensors
 
+from segedu.data.instances import boxes_around
 from segedu.data.sample import IGNORE
 from segedu.data.scenes import Scenes
-from segedu.data.transforms import Augmented, mixed_seed, random_crop, resize
+from segedu.data.transforms import (
+    SMALLEST,
+    Augmented,
+    mixed_seed,
+    random_crop,
+    random_crop_of_objects,
+    resize,
+)
 
 
 def striped(height=40, width=60):
@@ -127,3 +135,65 @@ def test_a_resized_sample_has_the_size_asked_for_and_only_its_own_classes():
 
 def test_a_scene_keeps_image_and_mask_only():
     assert set(Augmented(Scenes(1), random_crop(32, 32))[0]) == {"image", "mask"}
+
+
+def squares():
+    """A picture of four squares whose grey is their number; the last is a crowd of two pixels."""
+    masks = torch.zeros(4, 40, 60, dtype=torch.bool)
+    for n in range(3):
+        masks[n, 5 + 10 * n : 13 + 10 * n, 4 + 18 * n : 16 + 18 * n] = True
+    masks[3, 0, :2] = True
+    grey = (masks[:3] * torch.tensor([1, 2, 3])[:, None, None]).sum(0) / 4
+    return {
+        "image": tv_tensors.Image(grey.expand(3, 40, 60).clone()),
+        "mask": tv_tensors.Mask(masks.any(0).long()),
+        "boxes": boxes_around(masks),
+        "labels": torch.tensor([1, 2, 3, 1]),
+        "masks": tv_tensors.Mask(masks),
+        "crowd": torch.tensor([False, False, False, True]),
+    }
+
+
+class Squares(One):
+    def __getitem__(self, index):
+        return squares()
+
+
+def test_objects_are_cut_and_turned_with_their_picture():
+    data = Augmented(Squares(), random_crop_of_objects(32, 32))
+    counts = set()
+    for epoch in range(12):
+        data.epoch = epoch
+        sample = data[0]
+        assert sample["image"].shape == (3, 32, 32)
+        assert sample.keys() == {"image", "boxes", "labels", "masks"}
+        assert sample["boxes"].equal(boxes_around(sample["masks"].as_subclass(torch.Tensor)))
+        counts.add(len(sample["labels"]))
+        for label, mask in zip(sample["labels"], sample["masks"], strict=True):
+            assert (sample["image"][:, mask] == label / 4).all()
+            assert mask.sum() >= SMALLEST
+    assert len(counts) > 1  # some are cut away
+    assert max(counts) <= 3  # the crowd is never kept
+
+
+def test_a_window_that_is_larger_than_the_picture_shows_all_of_it():
+    data = Augmented(Squares(), random_crop_of_objects(64, 96, upright=True))
+    places = set()
+    for epoch in range(6):
+        data.epoch = epoch
+        sample = data[0]
+        assert sample["masks"].flatten(1).sum(1).tolist() == [96, 96, 96]
+        places.add(tuple(sample["boxes"][0].tolist()))
+    assert len(places) > 3
+
+
+def test_objects_are_enlarged_within_the_range():
+    data = Augmented(Squares(), random_crop_of_objects(160, 160, scale=(1.5, 3.0), upright=True))
+    sides = []
+    for epoch in range(12):
+        data.epoch = epoch
+        sample = data[0]
+        boxes = sample["boxes"][sample["labels"] == 2]
+        sides += (boxes[:, 3] - boxes[:, 1]).tolist()
+    assert 11 <= min(sides) < 16
+    assert 20 < max(sides) <= 25
