@@ -90,12 +90,50 @@ def from_string(text: str | bytes) -> Counts:
         InputError: If it has a character that such strings never have, ends within a number, or
             gives a negative count.
     """
-    codes = _codes(text)
+    numbers = _numbers(_codes(text))
+    numbers[1::2].cumsum(out=numbers[1::2])
+    numbers[2::2].cumsum(out=numbers[2::2])
+    return _checked(numbers)
+
+
+def from_strings(texts: Sequence[str | bytes]) -> tuple[Counts, Int64[np.ndarray, " s"]]:
+    """The counts of many strings after one another, and how many counts each string has.
+
+    As `from_string` of each, in one go: many short strings are read about ten times as quickly.
+
+    Raises:
+        InputError: As `from_string` raises it.
+
+    Example:
+        >>> counts, lengths = from_strings(["24T30", "03"])
+        >>> counts.tolist(), lengths.tolist()
+        ([2, 4, 100, 4, 0, 3], [4, 2])
+    """
+    octets = [text.encode() if isinstance(text, str) else text for text in texts]
+    codes = _codes(b"".join(octets))
+    ends = np.cumsum([len(octet) for octet in octets], dtype=np.int64)
+    if codes.size and (codes[ends[ends > 0] - 1] >= 32).any():
+        for octet in octets:
+            from_string(octet)  # says which is cut off
+    numbers = _numbers(codes)
+    until = np.concatenate([[0], (codes < 32).cumsum()])[ends]
+    lengths = np.diff(until, prepend=0)
+    place = np.arange(len(numbers)) - np.repeat(until - lengths, lengths)
+    for parity, count in ((1, lengths // 2), (0, np.maximum(lengths - 1, 0) // 2)):
+        at = np.flatnonzero((place > 0) & (place % 2 == parity))
+        total = np.concatenate([[0], numbers[at].cumsum()])
+        numbers[at] = total[1:] - np.repeat(total[count.cumsum() - count], count)
+    return _checked(numbers), lengths
+
+
+def _numbers(codes: UInt8[np.ndarray, " k"]) -> Counts:
+    """The numbers that characters of six bits stand for, as they are stored: some are changes."""
     is_last = codes < 32
     if codes.size and not is_last[-1]:
         raise InputError(
-            f"RLE string of {codes.size} characters ends within a number: {text[-8:]!r}; it was "
-            "cut off; read it again from its source"
+            f"RLE string of {codes.size} characters ends within a number: "
+            f"{(codes[-8:] + FIRST).tobytes().decode()!r}; it was cut off; read it again from its "
+            "source"
         )
     ends = np.flatnonzero(is_last)
     starts = np.empty_like(ends)
@@ -112,10 +150,7 @@ def from_string(text: str | bytes) -> Counts:
         there = np.flatnonzero(lengths > place)
         numbers[there] |= (codes[starts[there] + place] & 31).astype(np.int64) << 5 * place
     beyond = 64 - 5 * lengths
-    numbers = numbers << beyond >> beyond  # a number's highest bit is its sign
-    numbers[1::2].cumsum(out=numbers[1::2])
-    numbers[2::2].cumsum(out=numbers[2::2])
-    return _checked(numbers)
+    return numbers << beyond >> beyond  # a number's highest bit is its sign
 
 
 def _checked(counts: Any) -> Counts:

@@ -19,6 +19,7 @@ from segedu.metrics.confusion import ConfusionMatrix
 from segedu.models.unet import UNet
 from segedu.runs import warmup_cosine
 from segedu.train import _shuffled, fit
+from tests.benchmarks.instances import instance_ap_against_pycocotools
 from tests.benchmarks.losses import losses_against_smp
 from tests.benchmarks.smp_peer import SmpUnet
 from tests.benchmarks.timing import report
@@ -37,6 +38,7 @@ def main() -> None:
     confusion_against_torchmetrics()
     rle_against_pycocotools()
     losses_against_smp()
+    instance_ap_against_pycocotools()
     scenes_per_second()
 
 

@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 from pycocotools import mask as peer
 
 from segedu.data.coco import INSTANCES
-from segedu.data.rle import decode, encode, from_string, to_string
+from segedu.data.rle import decode, encode, from_string, from_strings, to_string
 from segedu.errors import InputError
 
 masks = st.tuples(st.integers(0, 9), st.integers(0, 9)).flatmap(lambda size: arrays(bool, size))
@@ -192,6 +192,20 @@ def test_a_string_cut_off_anywhere_is_refused_or_misses_counts(counts, data):
     else:
         assert found == counts[: len(found)]
         assert len(found) < len(counts)
+
+
+@given(st.lists(counts_below))
+def test_many_strings_read_in_one_go_are_read_as_one_by_one(many):
+    texts = [to_string(counts) for counts in many]
+    counts, lengths = from_strings(texts)
+    assert lengths.tolist() == [len(one) for one in many]
+    assert counts.tolist() == [count for one in many for count in one]
+
+
+@pytest.mark.parametrize("texts", [["24T30", "Xo", "03"], ["X", "X"], [b"02", "021L"], ["02 1"]])
+def test_one_damaged_string_among_many_is_refused(texts):
+    with pytest.raises(InputError):
+        from_strings(texts)
 
 
 @pytest.mark.real
