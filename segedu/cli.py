@@ -175,10 +175,11 @@ def train(
 def models() -> None:
     """Every model: weights, multiplications, receptive field, and what images it takes."""
     from segedu.models.describe import SIZE, describe_all
+    from segedu.models.registry import MODELS
 
     print(f"{'':<24} {'weights':>9} {f'MACs, {SIZE}':>10}  {'sees':>12}  takes")
     for row in describe_all():
-        sees = f"{row.receptive_field} columns" if row.receptive_field else "all"
+        sees = "regions" if MODELS[row.name].objects else f"{row.receptive_field or 'all'} columns"
         print(
             f"{row.name:<24} {row.parameters / 1e6:7.1f} M {row.macs / 1e9:8.1f} G  {sees:>12}  "
             f"{row.rule}",

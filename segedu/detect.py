@@ -73,12 +73,13 @@ def score_objects(
 ) -> InstanceAP:
     """The average precision of the masks found in all of `data`.
 
+    COCO counts 100 detections of a picture and class; where the model finds more, as many count.
+
     The model is left in evaluation mode, on the configured device.
     """
     device = pick_device(config.device)
     model.to(device).eval()
-    most = max(100, getattr(model, "most", 100))
-    scores = InstanceAP("mask", most=(1, 10, most))
+    scores = InstanceAP("mask", most=(1, 10, max(100, getattr(model, "most", 100))))
     loader = DataLoader(
         data,
         config.batch_size,

@@ -1,7 +1,7 @@
 """What `segedu train` does with each data set: how pictures are cut, varied and repeated."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -38,6 +38,7 @@ class Recipe:
         shrink: By what factor the model's input is shrunk, and its output enlarged; 1 for not.
         views: At which scales, and mirrored, the model looks at a picture to predict.
         drawn: Arguments of a set that is drawn on demand.
+        most: How many objects of a picture are found, at most.
         objects: Whether to find objects; otherwise each pixel's class.
     """
 
@@ -51,13 +52,14 @@ class Recipe:
     widths: tuple[int, ...] = (16, 32, 64, 96, 128)
     shrink: int = 1
     views: tuple[float, ...] = ()
-    drawn: Mapping[str, Any] = MappingProxyType({})
+    drawn: Mapping[str, Any] = field(default_factory=dict)
+    most: int = 100
     objects: bool = False
 
     def options(self, model: str) -> dict[str, Any]:
         """The arguments of the model's constructor."""
         if self.objects:
-            return {"operators": "torchvision"}
+            return {"operators": "torchvision", "most": self.most}
         around = {"shrink": self.shrink, "views": list(self.views)}
         return around | ({"widths": list(self.widths)} if model == "unet" else {})
 
@@ -138,17 +140,18 @@ OTHER = Recipe(
 OBJECTS: Mapping[str, Recipe] = MappingProxyType(
     {
         "scenes": Recipe(
-            config=TrainConfig(epochs=5, batch_size=8, learning_rate=2e-3),
-            drawn=MappingProxyType({"size": 128}),
-            epoch_size=1024,
+            config=TrainConfig(epochs=6, batch_size=4, learning_rate=2e-3),
+            drawn={"size": 128},
+            crop=(128, 128),  # the whole, mirrored and turned
             objects=True,
         ),
         "nuclei": Recipe(
-            config=TrainConfig(epochs=10, batch_size=4, learning_rate=2e-3),
+            config=TrainConfig(epochs=8, batch_size=4, learning_rate=2e-3),
             crop=(192, 192),
             scale=(0.7, 1.4),
             colour=0.4,
-            epoch_size=320,
+            epoch_size=624,
+            most=400,
             objects=True,
         ),
     }

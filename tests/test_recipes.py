@@ -7,10 +7,12 @@ from PIL import Image
 
 from segedu import recipes
 from segedu.config import TrainConfig
+from segedu.data import catalog
 from segedu.data.sample import IGNORE
 from segedu.data.scenes import CLASSES, Scenes
 from segedu.errors import InputError
 from segedu.losses import cross_entropy_loss, lovasz_loss
+from segedu.models import registry
 from segedu.plans import prepare
 from segedu.recipes import PRETRAINED, RECIPES, Recipe
 
@@ -135,3 +137,46 @@ def test_a_pretrained_backbone_is_begun_with_and_named():
     stems = [plan.model.backbone.conv_stem.weight for plan in (plain, begun)]
     assert not stems[0].equal(stems[1])
     assert plain.model.classify.weight.equal(begun.model.classify.weight)
+
+
+def test_a_model_that_finds_objects_has_a_plan_of_its_own(monkeypatch, tmp_path):
+    few = {**recipes.OBJECTS, "scenes": replace(recipes.OBJECTS["scenes"], crop=(32, 32))}
+    few["scenes"] = replace(few["scenes"], drawn={"size": 32})
+    monkeypatch.setattr(recipes, "OBJECTS", few)
+    entry = catalog.ENTRIES["scenes"]
+    short = replace(entry, drawn={"train": (4, 0), "val": (2, 1)})
+    monkeypatch.setattr(catalog, "ENTRIES", {"scenes": short})
+    plan = prepare("scenes", "maskrcnn", {"epochs": 1, "device": "cpu"})
+    assert plan.score_name == "mask AP"
+    assert plan.val_data[0]["image"].shape == (3, 32, 32)
+    (epoch,) = plan.train(tmp_path / "run.pt")
+    assert len(epoch.losses) == 5
+    scores = plan.score(tmp_path / "run.pt")
+    assert scores.name == "mask AP"
+    assert scores.whole == scores.parts["AP"] == epoch.val_score
+
+
+def test_scenes_for_objects_are_128_pixels_and_nuclei_many():
+    assert recipes.OBJECTS["scenes"].drawn == {"size": 128}
+    model = recipes.OBJECTS["nuclei"].options("maskrcnn")
+    assert registry.build("maskrcnn", 2, **model).most == 400
+
+
+def test_a_set_without_objects_is_refused_by_a_model_that_finds_them(my_folder):
+    with pytest.raises(InputError, match="says nothing of single objects, which maskrcnn finds"):
+        prepare(str(my_folder), "maskrcnn", {})
+
+
+@pytest.mark.parametrize(
+    ("data", "pretrained", "objects", "expected"),
+    [
+        ("camvid", False, False, recipes.RECIPES["camvid"]),
+        ("camvid", True, False, PRETRAINED["camvid"]),
+        ("nuclei", True, False, recipes.RECIPES["nuclei"]),
+        ("nuclei", False, True, recipes.OBJECTS["nuclei"]),
+        ("coco", False, True, recipes.OTHER_OBJECTS),
+        ("tiles", True, False, recipes.OTHER),
+    ],
+)
+def test_a_recipe_is_for_a_set_and_for_what_is_learnt(data, pretrained, objects, expected):
+    assert recipes.recipe_for(data, pretrained=pretrained, objects=objects) is expected

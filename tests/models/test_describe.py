@@ -60,11 +60,27 @@ def test_a_description_of_u_net(monkeypatch):
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("name", MODELS)
-def test_every_model_of_the_registry_scores_an_odd_image(name):
+@pytest.mark.parametrize("name", [name for name, entry in MODELS.items() if not entry.objects])
+def test_every_model_that_labels_pixels_scores_an_odd_image(name):
     model = describe.build(name, 3).eval()
     height = max(21, MODELS[name].smallest)
     assert model(torch.rand(1, 3, height, 34)).shape == (1, 3, height, 34)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("name", [name for name, entry in MODELS.items() if entry.objects])
+def test_every_model_that_finds_objects_takes_an_odd_image(name):
+    (found,) = describe.build(name, 3).eval()([torch.rand(3, 33, 70)])
+    assert found["masks"].shape == (len(found["labels"]), 1, 33, 70)
+
+
+def test_what_finds_objects_has_no_receptive_field_but_multiplications(monkeypatch):
+    monkeypatch.setattr(describe, "MODELS", {"maskrcnn": MODELS["maskrcnn"]})
+    (row,) = describe_all(num_classes=6)
+    assert row.receptive_field is None
+    backbone = 256**2 * 9 * (3 * 24 + 24**2)  # the first block alone
+    assert row.macs > backbone
+    assert row.rule == "images of any size; finds objects"
 
 
 def test_a_rule_says_what_a_model_needs():

@@ -44,17 +44,27 @@ class Settings:
     regions: RegionSettings = field(default_factory=RegionSettings)
     masks: bool = True
 
+    def crowded(self, most: int) -> "Settings":
+        """The same, with `most` objects of a picture, and twice as many proposals to predict."""
+        trained, before = self.proposals.before_nms
+        proposals = replace(
+            self.proposals,
+            before_nms=(trained, max(before, 2 * most)),
+            after_nms=(self.proposals.after_nms[0], 2 * most),
+        )
+        return replace(self, proposals=proposals, regions=replace(self.regions, most=most))
+
 
 RESNET50 = Settings()
 SMALL = Settings(
     resizing=Resizing(shorter=()),
     proposals=ProposalSettings(
-        anchors=Anchors(sizes=((16,), (32,), (64,), (128,))),
+        anchors=Anchors(sizes=((12,), (24,), (48,), (96,))),
         samples=64,
         before_nms=(200, 200),
         after_nms=(100, 100),
     ),
-    regions=RegionSettings(canonical=64, width=256, mask_depth=2, samples=32),
+    regions=RegionSettings(canonical=192, width=128, mask_depth=2, samples=32),
 )
 
 
@@ -95,6 +105,11 @@ class MaskRCNN(nn.Module):
             chosen,
             masks=settings.masks,
         )
+
+    @property
+    def most(self) -> int:
+        """How many objects of a picture are found, at most."""
+        return self.settings.regions.most
 
     def forward(
         self,
@@ -153,7 +168,11 @@ class MaskRCNN(nn.Module):
 
 
 def maskrcnn_resnet50_fpn(
-    num_classes: int, *, settings: Settings = RESNET50, operators: str = "written"
+    num_classes: int,
+    *,
+    settings: Settings = RESNET50,
+    most: int = 100,
+    operators: str = "written",
 ) -> MaskRCNN:
     """Mask R-CNN on ResNet-50 with a feature pyramid; 44 million weights for 91 classes.
 
@@ -162,9 +181,13 @@ def maskrcnn_resnet50_fpn(
     Args:
         num_classes: C; class 0 is the background.
         settings: All but the backbone, as torchvision has it.
+        most: How many objects of a picture are found, at most.
         operators: See `MaskRCNN`.
     """
-    return MaskRCNN(_resnet50_pyramid(), num_classes, settings, operators=operators)
+    regions = replace(settings.regions, most=most)
+    return MaskRCNN(
+        _resnet50_pyramid(), num_classes, replace(settings, regions=regions), operators=operators
+    )
 
 
 def fasterrcnn_resnet50_fpn(
@@ -182,7 +205,11 @@ def fasterrcnn_resnet50_fpn(
 
 
 def maskrcnn_trunk(
-    num_classes: int, *, settings: Settings = SMALL, operators: str = "written"
+    num_classes: int,
+    *,
+    settings: Settings = SMALL,
+    most: int = 100,
+    operators: str = "written",
 ) -> MaskRCNN:
     """A small Mask R-CNN that learns from random weights in minutes; 0.9 million weights.
 
@@ -191,10 +218,11 @@ def maskrcnn_trunk(
     Args:
         num_classes: C; class 0 is the background.
         settings: All but the backbone.
+        most: How many objects of a picture are found, at most; of proposals twice as many.
         operators: See `MaskRCNN`.
     """
     backbone = PyramidBackbone(Trunk((24, 32, 64, 96)), strides=(4, 8, 16), channels=64)
-    return MaskRCNN(backbone, num_classes, settings, operators=operators)
+    return MaskRCNN(backbone, num_classes, settings.crowded(most), operators=operators)
 
 
 def from_peer(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
