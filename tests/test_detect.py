@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import islice
 
 import pytest
@@ -74,6 +75,24 @@ def test_a_run_that_goes_on_ends_where_an_unbroken_one_does(tmp_path):
     for ours, theirs in zip(again.parameters(), whole.parameters(), strict=True):
         assert ours.equal(theirs)
     assert len(load_checkpoint(tmp_path / "run.pt")["history"]) == 2
+
+
+def test_in_16_bits_objects_are_learnt_and_found_as_well(monkeypatch):
+    monkeypatch.setattr("segedu.loop.is_quick_in_16_bits", lambda _device: True)
+    config = replace(CONFIG, amp=True, epochs=1)
+    model = network()
+    (epoch,) = fit_objects(model, TRAIN, VAL, config=config)
+    assert 1 < epoch.train_loss < 10
+    image = VAL[0]["image"]
+    with torch.no_grad():
+        model.roi_heads.box_predictor.cls_score.bias[1] = 5
+        (exact,) = model([image])
+        with torch.autocast("cpu", torch.bfloat16):
+            (found,) = model([image])
+    assert len(exact["labels"]) > 0
+    for name, value in found.items():
+        assert value.dtype == exact[name].dtype
+    assert torch.allclose(found["scores"][:3], exact["scores"][:3], atol=0.02)
 
 
 @pytest.mark.parametrize(("wrong", "expected"), [(0, 1.0), (1, 0.0)])

@@ -18,7 +18,7 @@
 # - paste masks back into the picture, and measure what is lost there;
 # - train the whole model, score it, sort its failures, and say when a watershed without boxes would do.
 #
-# *75 minutes. Before: [convolution arithmetic](05_convolution_arithmetic.ipynb) for half-pixel centres, [cross-entropy](06_cross_entropy.ipynb), [boxes and anchors](16_boxes_and_anchors.ipynb), [region proposals](17_region_proposals.ipynb). On paper: a weighted mean, and the chain rule.*
+# *60 minutes. Before: [convolution arithmetic](05_convolution_arithmetic.ipynb) for half-pixel centres, [cross-entropy](06_cross_entropy.ipynb), [boxes and anchors](16_boxes_and_anchors.ipynb), [region proposals](17_region_proposals.ipynb). On paper: a weighted mean, and the chain rule.*
 
 # %% tags=["parameters"]
 seed = 0
@@ -105,21 +105,23 @@ check("pixels that it should cover", [27, 27 + 111 / 7], [27, 42.9], tol=0.05)
 # %% [markdown]
 # It should cover 16 pixels and reads 32, which begin 5 pixels late and end 21 late. Here is the same in a picture.
 
-# %% alt="Left, a scene with a grid of 16 pixels, the box of an object in orange-red, and a larger blue region of whole cells that is moved to the right and down against it. Right, along one axis, seven bins of the box side by side above, and the seven that RoIPool reads below them: twice as wide, overlapping, and ending well to the right of the box."
-scene = Scenes(4, size=160, seed=seed, difficulty=0.2)[0]
+# %% alt="Left, a scene with a grid of 16 pixels, an orange-red box, and a blue region of whole cells that begins to the right of and below it and ends farther right and down. Right, for each of seven bins two bars along the columns: the bin of the box, and below it what RoIPool reads, twice as long and, towards the last bin, more and more to the right."
+scene = Scenes(4, size=176, seed=seed, difficulty=0.2)[0]
 fig, axes = plt.subplots(1, 2, figsize=(8.4, 3.6), layout="constrained")
 show.image(axes[0], scene["image"], "a box, and what RoIPool takes for it")
-axes[0].set(xticks=np.arange(15.5, 159, 16), yticks=np.arange(15.5, 159, 16))
-axes[0].grid(color="white", alpha=0.4), axes[0].tick_params(labelbottom=False, labelleft=False)
+axes[0].set(xticks=np.arange(15.5, 175, 16), yticks=np.arange(15.5, 175, 16))
+axes[0].grid(color="white", alpha=0.4)
+axes[0].tick_params(labelbottom=False, labelleft=False)
 across, down = pool_bins(27, 138, 16, 7), pool_bins(40, 121, 16, 7)
-whole = [16 * part[n][0 if n == 0 else 1] for n in (0, -1) for part in (across, down)]
+whole = [16 * edge for edge in (across[0][0], down[0][0], across[-1][1], down[-1][1])]
 for (x1, y1, x2, y2), colour in (((27, 40, 138, 121), RED), (whole, BLUE)):
     box = Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, edgecolor=colour, lw=2.5)
     axes[0].add_patch(box)
 for n, (first, end) in enumerate(across):
-    axes[1].barh(1 + 0.1 * (n % 2), 111 / 7, 0.1, 27 + 111 / 7 * n, color=RED, edgecolor="white")
-    axes[1].barh(-0.12 * n, 16 * (end - first), 0.1, 16 * first, color=BLUE, edgecolor="white")
-axes[1].set(title="its seven bins, and those that are read", xlabel="column, pixels", yticks=[])
+    axes[1].barh(n - 0.18, 111 / 7, 0.32, 27 + 111 / 7 * n, color=RED)
+    axes[1].barh(n + 0.18, 16 * (end - first), 0.32, 16 * first, color=BLUE)
+axes[1].set(title="seven bins, and what is read for each", xlabel="column, pixels", ylabel="bin")
+axes[1].invert_yaxis()
 
 # %% [markdown]
 # The operator itself, for one feature map $f$ of $H \times W$ cells, is two loops. torchvision's is the peer.
@@ -593,7 +595,7 @@ check_at_most("and by the large half", lost[~is_small].mean(), lost[is_small].me
 #
 # ## 8. What rounding costs
 #
-# Back to RoIPool. Let the mask head be *perfect* again: it says exactly what lies in the region that its features come from. But its answer is pasted into the box that was asked for. With RoIAlign those are the same place. With RoIPool the region is rounded, and the whole mask comes out moved and scaled. **Predict** the mean IoU at stride 16, for objects some 35 pixels wide.
+# Back to RoIPool. Let the mask head be *perfect* again: it says exactly what lies in the region that its features come from. But its answer is pasted into the box that was asked for. With RoIAlign those are the same place. With RoIPool the region is rounded, and the whole mask comes out moved and scaled. **Predict** the mean IoU at stride 16, for objects some 30 pixels wide.
 
 
 # %%
@@ -635,6 +637,7 @@ ax.set(
     ylim=(0, 1),
 )
 ax.legend()
+check("half of the objects are narrower than", width.median(), 30, tol=8)
 check("RoIAlign: no stride costs anything", prices["RoIAlign"], prices["RoIAlign"][0], tol=1e-9)
 check_at_most("RoIPool at stride 16", prices["RoIPool"][2], 0.6)
 check_at_most(
@@ -731,7 +734,7 @@ for _ in range(steps):
     history.append([value.item() for value in losses.values()])
 history = torch.tensor(history)
 
-# %% tags=["nbval-ignore-output"] alt="Five small curves, one for each loss over the steps. Objectness falls steeply at once; class and mask fall steadily; the box loss of the proposals falls slowly; that of the regions hardly falls."
+# %% tags=["nbval-ignore-output"] alt="Five small curves, one for each loss over the steps. Objectness, class and mask fall steeply in the first steps and then slowly; the two box losses go up and down, and that of the regions ends no lower than it began."
 fig, axes = show.grid(1, 5, "Each loss on its own", width=2.1, height=2)
 for ax, name, values, colour in zip(axes, losses, history.T, colours[1:6], strict=True):
     ax.plot(values, color=colour)
@@ -843,30 +846,27 @@ check_at_least("clear, above tiny", share["clear"] - share["tiny"], least_gap)
 check_at_least("clear, above crowded", share["clear"] - share["crowded"], least_gap)
 
 # %% [markdown]
-# And the pictures: of each kind, the object that was found worst.
+# And the pictures: of each kind, one object that was not found, with its surroundings.
 
-# %% tags=["nbval-ignore-output"] alt="Three pairs of pictures, truth above and found below, each around one object in a white box: a tiny object that was not found; one of two that touch, whose mask takes in a part of the other or misses a part of itself; and one in a crowd, missed or merged with another."
+# %% tags=["nbval-ignore-output"] alt="Three pairs of cut-outs, truth above and found below, each around one object in a dotted white box: a tiny object for which nothing was found; one that touches another, with a mask that covers only a part of it or takes in its neighbour; and one in a crowd, with a mask that mixes two objects."
 owner = torch.tensor([n for n, truth in enumerate(tests) for _ in truth["labels"]])
 nth = torch.cat([torch.arange(len(truth["labels"])) for truth in tests])
-fig, axes = show.grid(2, 3, "Found worst", width=2.8)
-for column, name in enumerate(names[:3]):
-    only = kinds[:, column] & (kinds[:, :3].sum(1) == 1) if column else kinds[:, 0]
-    worst = best.where(only, 2.0).argmin()
-    n, which = owner[worst].item(), nth[worst].item()
-    sure = found[n]["scores"] >= 0.3
-    answer = {k: found[n][k][sure] for k in ("boxes", "labels", "masks")}
-    x1, y1, x2, y2 = tests[n]["boxes"][which].tolist()
-    for ax, sample, title in (
-        (axes[0, column], tests[n], name),
-        (axes[1, column], answer, f"IoU {best[worst]:.2f}"),
-    ):
-        show.instances(ax, tests[n]["image"], sample, title, num_classes=6)
-        ax.add_patch(Rectangle((x1 - 3, y1 - 3), x2 - x1 + 5, y2 - y1 + 5, fill=False, edgecolor="white", ls=":", lw=2))  # fmt: skip
+fig, axes = show.grid(2, 3, "Not found", width=2.6)
+tiny, touching, crowded = kinds.T[:3]
+for column, mine in enumerate((tiny, touching & ~tiny & ~crowded, crowded & ~tiny)):
+    worst = (best - 0.35).abs().where(mine, 9.0).argmin()  # nearly found, if there is one
+    truth, answer, sure = (*(of[owner[worst]] for of in (tests, found)), found[owner[worst]]["scores"] >= 0.3)  # fmt: skip
+    answer = {k: answer[k][sure] for k in ("boxes", "labels", "masks")}
+    x1, y1, x2, y2 = truth["boxes"][nth[worst]].tolist()
+    for ax, drawn, title in zip(axes[:, column], (truth, answer), (names[column], f"IoU {best[worst]:.2f}"), strict=True):  # fmt: skip
+        show.instances(ax, truth["image"], drawn, title, num_classes=6)
+        ax.add_patch(Rectangle((x1 - 1, y1 - 1), x2 - x1 + 1, y2 - y1 + 1, fill=False, edgecolor="white", ls=":", lw=2))  # fmt: skip
+        ax.set(xlim=(max(x1 - 20, -0.5), min(x2 + 20, image_size - 0.5)), ylim=(min(y2 + 20, image_size - 0.5), max(y1 - 20, -0.5)))  # fmt: skip
 
 # %% [markdown]
 # Each kind has its own cause, and its own remedy:
 #
-# - A **tiny** object has few cells even at stride 4, its IoU falls by a tenth for one row of pixels, and pasting in whole pixels takes its share. Finer strides or larger pictures help.
+# - A **tiny** object has few cells even at stride 4, one row of pixels more or less is a large part of it, and pasting in whole pixels takes its share. Finer strides or larger pictures help.
 # - Where objects **touch**, the mask head has to see that a part of its own box belongs to a neighbour of the same colour. More cells help a little; more examples of it help more.
 # - In a **crowd** each box holds a good part of the neighbour, and the heads must tell whose box it is. Where two of a class share a box, nearly, suppression keeps one of two right answers ([chapter 16](16_boxes_and_anchors.ipynb)), and no mask head can bring back the other. That is a fault of *boxes*, and it raises a question: does one need them?
 #
@@ -904,11 +904,11 @@ def photograph(masks, rng):
 
 
 # %%
-def without_boxes(grey, reach=4):
+def without_boxes(grey, reach=5):
     """Two label maps of a grey picture, components and watershed, and the depth of each pixel."""
     smooth = ndimage.gaussian_filter(grey, 1)
     nucleus = smooth > filters.threshold_otsu(smooth)
-    nucleus = ndimage.binary_fill_holes(~nucleus if nucleus.mean() > 0.5 else nucleus)
+    nucleus = ~nucleus if nucleus.mean() > 0.5 else nucleus  # bright ground, dark nuclei
     depth = ndimage.gaussian_filter(ndimage.distance_transform_edt(nucleus), 1)
     parts = ndimage.label(nucleus)[0]
     summits = feature.peak_local_max(depth, min_distance=reach, labels=parts, exclude_border=False)
@@ -964,7 +964,7 @@ for n in range(heaps_count):
     heaps.append((photograph(masks, rng), torch.from_numpy(masks)))
 by_parts, by_cut = compared(heaps)
 check_at_most("components, AP50", by_parts, 0.3)
-check_at_least("watershed, AP50", by_cut, 0.6)
+check_at_least("watershed, AP50", by_cut, 0.75)
 
 # %% [markdown]
 # Nothing was learned, and most objects are found and rightly parted. Now real ones, if the set is here: fluorescent and stained, bright on dark and dark on bright, some of the held-out third.

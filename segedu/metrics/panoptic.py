@@ -32,7 +32,7 @@ class PanopticQuality:
 
     Source:
         Kirillov et al. 2019, "Panoptic Segmentation", section 4, https://arxiv.org/abs/1801.00868;
-        void and crowds as in section 4.2 and in panopticapi's `evaluation.py`.
+        void and crowds as there and in panopticapi's `evaluation.py`.
 
     Example:
         >>> metric = PanopticQuality(things=[1], stuff=[0])

@@ -128,6 +128,11 @@ def enlarged(
     return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=corners)
 
 
+def in_32_bits(x: Tensor) -> Tensor:
+    """`x` in float32 if it has 16 bits, as in mixed precision: places and scores want more."""
+    return x.float() if torch.finfo(x.dtype).bits < 32 else x
+
+
 def renamed_prefixes(state: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
     """`state` with the beginnings of its names replaced, each name's first match once."""
 

@@ -15,6 +15,7 @@ from segedu.widgets.convolutions import (
 )
 from segedu.widgets.losses import explore_four_pixels, plot_four_pixels
 from segedu.widgets.overlap import explore_overlap, plot_overlap
+from segedu.widgets.precision_recall import explore_precision_recall, plot_precision_recall
 from segedu.widgets.sampling import explore_samples, plot_samples
 from segedu.widgets.suppression import explore_nms, plot_nms
 from segedu.widgets.thresholds import explore_threshold, plot_threshold
@@ -25,6 +26,7 @@ __all__ = [
     "explore_four_pixels",
     "explore_nms",
     "explore_overlap",
+    "explore_precision_recall",
     "explore_receptive_field",
     "explore_samples",
     "explore_threshold",
@@ -35,6 +37,7 @@ __all__ = [
     "plot_four_pixels",
     "plot_nms",
     "plot_overlap",
+    "plot_precision_recall",
     "plot_receptive_field",
     "plot_samples",
     "plot_threshold",

@@ -50,7 +50,7 @@ def plot_nms(
     kept, scores = kept[scores >= least_score], scores[scores >= least_score]
     before = (found["scores"] >= least_score).nonzero()[:, 0]
     title = f"NMS, {kind}, threshold {iou_threshold:.2f}"
-    figure, axes = show.grid(1, 2, title, width=3.8, height=3.6)
+    figure, axes = show.grid(1, 2, title, width=3.4, height=3.3)
     for ax, chosen, title in zip(axes, (before, kept), ("before", "after"), strict=True):
         show.image(ax, image, f"{title}: {len(chosen)} boxes")
         colours = class_colours(8) / 255

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from segedu.models.layers import in_32_bits
 from segedu.models.mask_rcnn.anchors import Anchors
 from segedu.models.mask_rcnn.batching import (
     Resizing,
@@ -136,7 +137,7 @@ class MaskRCNN(nn.Module):
         resized = [resize(image, factor) for image, factor in zip(plain, factors, strict=True)]
         sizes = [_size(image) for image in resized]
         batch = stack(resized, self._fill())
-        levels = [level.float() for level in self.backbone(batch)]  # places want 32 bits
+        levels = [in_32_bits(level) for level in self.backbone(batch)]
         if not self.training:
             proposals, _ = self.rpn(levels, _size(batch), sizes)
             found = self.roi_heads(levels, proposals, sizes)

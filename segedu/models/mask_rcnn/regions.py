@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from segedu.models.layers import in_32_bits
 from segedu.models.mask_rcnn.boxes import box_iou, clip_boxes_to_image, decode, encode, is_at_least
 from segedu.models.mask_rcnn.heads import (
     BoxHead,
@@ -161,12 +162,12 @@ class Regions(nn.Module):
     def _classify(self, levels: Sequence[Tensor], boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Logits (K, C) and deltas (K, C, 4) of the boxes of all images."""
         logits, deltas = self.box_predictor(self.box_head(self.box_features(levels, boxes)))
-        return logits, deltas
+        return in_32_bits(logits), in_32_bits(deltas)
 
     def _outline(self, levels: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
         """The masks' logits (K, C, M, M) of the boxes of all images."""
         logits: Tensor = self.mask_predictor(self.mask_head(self.mask_features(levels, boxes)))
-        return logits
+        return in_32_bits(logits)
 
     def _draw(self, proposals: Tensor, truth: Mapping[str, Tensor]) -> Drawn:
         """What to learn from: the objects' own boxes are proposals as well."""

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from segedu.models.layers import in_32_bits
 from segedu.models.mask_rcnn.anchors import Anchors
 from segedu.models.mask_rcnn.boxes import box_iou, clip_boxes_to_image, decode, encode, is_at_least
 from segedu.models.mask_rcnn.matching import BETWEEN, NEGATIVE, match, sample
@@ -73,8 +74,8 @@ class RPNHead(nn.Module):
         logits, deltas = [], []
         for level in levels:
             x = F.relu(self.conv(level))
-            logits.append(_by_anchor(self.cls_logits(x), 1)[..., 0])
-            deltas.append(_by_anchor(self.bbox_pred(x), 4))
+            logits.append(in_32_bits(_by_anchor(self.cls_logits(x), 1)[..., 0]))
+            deltas.append(in_32_bits(_by_anchor(self.bbox_pred(x), 4)))
         return logits, deltas
 
 
