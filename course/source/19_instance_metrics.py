@@ -83,7 +83,7 @@ scores = torch.tensor([0.9, 0.8, 0.7, 0.6, 0.3])
 check("pixels of the objects", true_masks.sum(dim=(1, 2)), [4, 4, 3])
 check("pixels of the detections", masks.sum(dim=(1, 2)), [4, 3, 3, 4, 1])
 
-# %% alt="Six rows of twelve cells. The top row has the three objects in three colours. Below it the five detections, each in the colour of the object that it lies on: two on A, one on B, one on C with a pixel too many on the left, and one on that pixel alone, in grey-blue."
+# %% alt="Six rows of twelve cells. The top row has the three objects in three colours. Below it the five detections, each in the colour of the object that it lies on: two on A, one on B, one on C with a pixel too many on the left, and one, in dark blue, on that pixel alone."
 rows = torch.zeros(6, 12, dtype=torch.int64)
 rows[0] = (true_masks[:, 0] * torch.tensor([1, 2, 3])[:, None]).sum(0)
 for row, (mask, colour) in enumerate(zip(masks[:, 0], (1, 1, 2, 3, 6), strict=True), start=1):
@@ -346,7 +346,7 @@ check_at_least("objects in all pictures", objects, 3 * pictures_count)
 check_at_least("detections for each object", found / objects, 0.8)
 
 
-# %% alt="Two scenes side by side with their truth above and the imperfect detections below: most objects are found with outlines a little too narrow or too wide, a few are missing, and some masks lie where there is nothing."
+# %% alt="Two scenes side by side, their truth above and the imperfect detections below: the objects are found with outlines a pixel or two too narrow or too wide, and beside them are masks where there is nothing."
 def with_boxes(side):
     """The same with the boxes around the masks, for drawing."""
     places = [mask.nonzero() for mask in side["masks"]]
@@ -804,7 +804,7 @@ def judged(pictures):
     return [confusion.mean_iou(), (2 * hits / (shown + objects)).item(), ap["AP50"], ap["AP"], *(pq[key] for key in ("PQ_th", "SQ_th", "RQ_th"))]  # fmt: skip
 
 
-# %% alt="A table of eight kinds of answers by seven scores, each cell with its number and a colour from dark for 0 to yellow for 1. The row of perfect answers is 1 throughout. Grown outlines lower AP and SQ; merged objects leave the semantic IoU at 1 and lower everything else; unsure ghosts and doubles leave AP and PQ at 1."
+# %% alt="A table of eight kinds of answers by seven scores, each cell with its number and a colour from dark blue for the lowest to yellow for 1. The row of perfect answers is 1 throughout. Grown outlines lower AP and SQ; merged objects leave the semantic IoU at 1 and lower everything else; unsure ghosts and doubles leave AP and PQ at 1."
 kinds = ["perfect", "grown by 2", "a third missed", "a third misnamed", "one per class", "each twice", "ghosts, unsure", "ghosts, sure"]  # fmt: skip
 columns = ["semantic\nIoU", "F1", "AP50", "AP", "PQ", "SQ", "RQ"]
 table = [judged([(answers(truth, kind), truth) for truth in truths]) for kind in kinds]
