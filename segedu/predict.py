@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from segedu.checkpoints import load_checkpoint, load_weights
 from segedu.data.annotations import Objects, coco_json
 from segedu.data.images import read_image
+from segedu.data.manifests import manifest_folder
 from segedu.detect import THRESHOLD
 from segedu.device import pick_device
 from segedu.errors import InputError
@@ -31,6 +32,22 @@ SURE = 0.5
 
 MARGIN = 256
 """How many pixels of its surroundings a tile sees; about as far as receptive fields reach."""
+
+
+def shipped(name: str) -> Path:
+    """The path of a checkpoint that comes with segedu, such as "maskrcnn-scenes.pt".
+
+    `tools/keep_best.py` made it from a run, whose command is in it as `about["made_by"]`.
+
+    Raises:
+        InputError: If none has that name.
+    """
+    there = sorted(path.name for path in manifest_folder().glob("*.pt"))
+    if name not in there:
+        raise InputError(
+            f"no checkpoint {name!r} comes with segedu; choose one of: {', '.join(there)}"
+        )
+    return manifest_folder() / name
 
 
 @dataclass(frozen=True)

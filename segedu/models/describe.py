@@ -44,17 +44,27 @@ def describe_all(num_classes: int = 21) -> Iterator[Description]:
             name=name,
             parameters=sum(weight.numel() for weight in model.parameters()),
             receptive_field=None if entry.objects else columns_seen(model, height=entry.smallest),
-            macs=multiplications(model if entry.objects else model.to("meta")),
+            macs=(
+                multiplications(model, objects=True)
+                if entry.objects
+                else multiplications(model.to("meta"))
+            ),
             rule=entry.rule,
         )
 
 
-def multiplications(model: nn.Module) -> int:
-    """Multiplications with addition for one image of `SIZE` x `SIZE`; works on the meta device."""
+def multiplications(model: nn.Module, *, objects: bool = False) -> int:
+    """Multiplications with addition for one image of `SIZE` x `SIZE`.
+
+    Args:
+        model: May be on the meta device if it labels pixels.
+        objects: Whether it finds objects, and so takes a list of images.
+    """
     device = next(model.parameters()).device
     counter = FlopCounterMode(display=False)
     with counter, torch.inference_mode():
-        model(torch.zeros(1, 3, SIZE, SIZE, device=device))
+        images = torch.zeros(1, 3, SIZE, SIZE, device=device)
+        model(list(images) if objects else images)
     return int(counter.get_total_flops()) // 2
 
 
