@@ -23,14 +23,14 @@
 # %% tags=["parameters"]
 seed = 0
 device = "auto"
-image_size = 128  # height and width of the scenes of section 8 and 10
+image_size = 128  # height and width of the scenes of sections 7 and 8
 rounded_scenes = 16  # for the price of rounding
 train_scenes = 48  # of 64 x 64 pixels, for the short training
 steps = 36  # of it
 least_fall = 0.85  # the sum of the five losses at its end, as a share of the beginning, at most
-test_scenes = 32  # for the trained model's score
+test_scenes = 64  # for the trained model's score
 least_ap = 0.5  # of its masks
-least_gap = 0.0  # by which easy objects are found better than difficult ones
+least_gap = 0.1  # by which easy objects are found better than difficult ones
 heaps_count = 6  # drawn pictures of nuclei
 most_nuclei = 12  # real ones, where there are any
 
@@ -758,20 +758,25 @@ check_at_most(
 # %% [markdown]
 # ## 10. The trained model
 #
-# A few steps teach no outlines. The repository holds a model of the same make, trained for five minutes on two cores by `segedu train --data scenes --model maskrcnn` on scenes of $128 \times 128$ pixels at the default difficulty. Here it looks at scenes that neither its training nor the choice of its settings has seen.
+# A few steps teach no outlines. The repository holds a model of the same make, `data/maskrcnn-scenes.pt`, made in about five minutes on two cores by `segedu train --data scenes --model maskrcnn --seed 0` from scenes of $128 \times 128$ pixels at the default difficulty. Here it looks at *test* scenes: neither its training nor the choice of its settings has seen them.
+
 
 # %%
+def look(trained, scenes):
+    """What a model finds in each scene, on the CPU, its masks as bool (N, H, W)."""
+    found = []
+    with torch.inference_mode():
+        for n in range(0, len(scenes), 8):
+            images = [one["image"].as_subclass(torch.Tensor) for one in scenes[n : n + 8]]
+            found += trained.model([image.to(trained.device) for image in images])
+    found = [{k: v.cpu() for k, v in one.items()} for one in found]
+    return [{**one, "masks": one["masks"][:, 0] >= 0.5} for one in found]  # pasted, then cut
+
+
 trained = load_trained(manifest_folder() / "maskrcnn-scenes.pt", device=device)
-held_out = Scenes(test_scenes, size=image_size, seed=2)
-tests = [held_out[i] for i in range(test_scenes)]
-found = []
-with torch.inference_mode():
-    for n in range(0, test_scenes, 8):
-        images = [one["image"].as_subclass(torch.Tensor) for one in tests[n : n + 8]]
-        found += trained.model([image.to(trained.device) for image in images])
-found = [{k: v.cpu() for k, v in one.items()} for one in found]
-for one in found:
-    one["masks"] = one["masks"][:, 0] >= 0.5  # pasted first, thresholded last
+tests, others = ([scenes[n] for n in range(test_scenes)] for scenes in
+                 (Scenes(test_scenes, size=128, seed=split) for split in (2, 1)))  # fmt: skip
+found = look(trained, tests)
 
 # %% tags=["nbval-ignore-output"] alt="Four held-out scenes above, and below them the objects that the model found with a score of at least one half, each with its box in the colour of its class and tinted. Most objects are found, with outlines that follow theirs."
 fig, axes = show.grid(2, 4, "Truth above, found below", width=2.3)
@@ -784,19 +789,43 @@ show.legend(fig, CLASSES)
 
 # %% [markdown]
 # The score is COCO's: the average precision of the masks, over classes and over ten thresholds of IoU from 0.50 to 0.95. [Chapter 19](19_instance_metrics.ipynb) derives it. All detections count, not only those above one half: the score of each decides its rank.
+#
+# For comparison the same with the *validation* scenes, after which training scored every epoch and by which its settings were chosen. **Predict:** which of the two sets scores higher?
+
+
+# %%
+def summary_of(found, truths):
+    """COCO's twelve numbers for masks."""
+    metric = InstanceAP("mask")
+    for answer, truth in zip(found, truths, strict=True):
+        metric.update(answer, {k: truth[k].as_subclass(torch.Tensor) for k in ("masks", "labels")})
+    return metric.summary()
+
 
 # %% tags=["nbval-ignore-output"]
-metric = InstanceAP("mask")
-for answer, truth in zip(found, tests, strict=True):
-    metric.update(answer, {k: truth[k].as_subclass(torch.Tensor) for k in ("masks", "labels")})
-summary = metric.summary()
-print({name: round(summary[name], 3) for name in ("AP", "AP50", "AP75", "APs", "APm", "AR100")})
-check_at_least("mask AP@[.50:.95]", summary["AP"], least_ap)
-check_at_least("AP50, above AP75", summary["AP50"] - summary["AP75"], 0.05)
-check_at_least("medium objects, above small ones", summary["APm"] - summary["APs"], 0.02)
+summary, watched = summary_of(found, tests), summary_of(look(trained, others), others)
+for name, numbers in (("test", summary), ("validation", watched)):
+    print(
+        f"{name:10}",
+        {k: round(numbers[k], 3) for k in ("AP", "AP50", "AP75", "APs", "APm", "AR100")},
+    )
+check_at_least("validation scenes, mask AP@[.50:.95]", watched["AP"], least_ap)
+check_at_least("test scenes, mask AP@[.50:.95]", summary["AP"], least_ap - 0.07)
+check_at_least("test: AP50, above AP75", summary["AP50"] - summary["AP75"], least_gap)
+check_at_least("test: medium objects, above small ones", summary["APm"] - summary["APs"], least_gap)
 
 # %% [markdown]
-# (COCO calls an object small if it has less than $32^2$ pixels; in pictures of 128 pixels that is about half of them.)
+# More than one half on the validation scenes, a little less on the test scenes. Two things lower the second: settings were chosen by the first; and with so few pictures another set gives another number. Which of the two it is, one pair of numbers does not say. Report the second.
+#
+# COCO calls an object small if it has less than $32^2$ pixels. **Predict:** how many of ours are, in pictures of 128 pixels?
+
+# %%
+areas = torch.cat([one["masks"].sum((1, 2)) for one in tests])
+check("share of small objects", (areas < 32**2).double().mean(), 0.5, tol=0.15)
+check("large ones, of more than 96 by 96 pixels", (areas > 96**2).sum(), 0)
+
+# %% [markdown]
+# About half; and none is large.
 #
 # ### Sorting the failures
 #
@@ -838,7 +867,7 @@ best = torch.cat([best_ious(*pair) for pair in zip(found, tests, strict=True)])
 names = ("tiny", "touching", "crowded", "clear")
 share = {}
 for name, mine in zip(names, kinds.T, strict=True):
-    share[name] = (best[mine] >= 0.5).double().mean().item()
+    share[name] = (best[mine] >= 0.5).sum().item() / max(mine.sum().item(), 1)
     print(
         f"{name:9} {mine.sum():4} objects, found {share[name]:.0%}, mean IoU {best[mine].mean():.2f}"
     )
@@ -861,7 +890,7 @@ for column, mine in enumerate((tiny, touching & ~tiny & ~crowded, crowded & ~tin
     for ax, drawn, title in zip(axes[:, column], (truth, answer), (names[column], f"IoU {best[worst]:.2f}"), strict=True):  # fmt: skip
         show.instances(ax, truth["image"], drawn, title, num_classes=6)
         ax.add_patch(Rectangle((x1 - 1, y1 - 1), x2 - x1 + 1, y2 - y1 + 1, fill=False, edgecolor="white", ls=":", lw=2))  # fmt: skip
-        ax.set(xlim=(max(x1 - 20, -0.5), min(x2 + 20, image_size - 0.5)), ylim=(min(y2 + 20, image_size - 0.5), max(y1 - 20, -0.5)))  # fmt: skip
+        ax.set(xlim=(max(x1 - 20, -0.5), min(x2 + 20, 127.5)), ylim=(min(y2 + 20, 127.5), max(y1 - 20, -0.5)))  # fmt: skip
 
 # %% [markdown]
 # Each kind has its own cause, and its own remedy:
