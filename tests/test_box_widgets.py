@@ -44,6 +44,13 @@ def test_the_anchor_figure_tells_which_objects_a_level_fits():
     assert [text.get_text() for text in figure.axes[0].texts] == ["0", "1"]
 
 
+def test_an_overlap_of_exactly_one_half_fits():
+    sample = {"image": torch.zeros(3, 64, 64), "boxes": torch.tensor([[24.0, 24, 40, 32]])}
+    figure = widgets.plot_anchors(sample, 16, 16, down=0, right=0)
+    assert [bar.get_width() for bar in figure.axes[1].patches] == [0.5]
+    assert figure.get_suptitle() == "48 anchors fit 1 of 1 objects"
+
+
 def test_the_first_and_the_last_place_are_the_corners_of_the_grid():
     first = widgets.plot_anchors(two_objects(), 16, 16, down=0, right=1)
     assert corners(first.axes[0])[3] == [40, -8, 56, 8]
