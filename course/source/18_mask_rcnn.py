@@ -107,7 +107,7 @@ check("pixels that it should cover", [27, 27 + 111 / 7], [27, 42.9], tol=0.05)
 
 # %% alt="Left, a scene with a grid of 16 pixels, an orange-red box, and a blue region of whole cells that begins to the right of and below it and ends farther right and down. Right, for each of seven bins two bars along the columns: the bin of the box, and below it what RoIPool reads, twice as long and, towards the last bin, more and more to the right."
 scene = Scenes(4, size=176, seed=seed, difficulty=0.2)[0]
-fig, axes = plt.subplots(1, 2, figsize=(8.4, 3.6), layout="constrained")
+fig, axes = plt.subplots(1, 2, figsize=(7.4, 2.9), layout="constrained")
 show.image(axes[0], scene["image"], "a box, and what RoIPool takes for it")
 axes[0].set(xticks=np.arange(15.5, 175, 16), yticks=np.arange(15.5, 175, 16))
 axes[0].grid(color="white", alpha=0.4)
@@ -463,16 +463,17 @@ check_at_least("sigmoid: each class says object", by_sigmoid[1:], 0.98)
 #
 # The truth must come to the head's $M \times M$ cells, and there is an operator for just that: RoIAlign, with the object's mask as the map. A cell's truth is then the *share* of it that the object covers, as the samples see it.
 
-# %% alt="Left, a scene with one object's box. Right, that object's true mask as 28 by 28 cells of the box: white inside, black outside, grey where a cell lies on the outline."
+# %% alt="Left, the true mask of one object in the picture, with its box. Right, the same mask as 28 by 28 cells of the box: white inside, black outside, grey where a cell lies on the outline."
 masks = scene["masks"].as_subclass(torch.Tensor)
 boxes = scene["boxes"].as_subclass(torch.Tensor)
-largest = masks.sum((1, 2)).argmax()
+is_whole = ((boxes > 0) & (boxes < 176)).all(1)  # not cut by the rim of the picture
+shown = (masks.sum((1, 2)) * is_whole).argmax()
 cropped = crop_masks(masks, boxes - 0.5, torch.arange(len(boxes)), 28)
-fig, axes = show.grid(1, 2, "What the mask head shall say", width=3)
-show.image(axes[0], scene["image"], "the box")
-x1, y1, x2, y2 = boxes[largest].tolist()
+fig, axes = show.grid(1, 2, "What the mask head shall say", width=2.2)
+show.mask(axes[0], masks[shown].long(), "an object and its box", num_classes=2)
+x1, y1, x2, y2 = boxes[shown].tolist()
 axes[0].add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=RED, lw=2))
-axes[1].imshow(cropped[largest], cmap="gray")
+axes[1].imshow(cropped[shown], cmap="gray")
 axes[1].set(title="28 x 28 cells", xticks=[], yticks=[])
 check_at_least("cells between 0 and 1", ((cropped > 0) & (cropped < 1)).sum(), 20)
 
@@ -528,7 +529,7 @@ check_at_least("enlarging first is better by", by_order[1] - by_order[0], 0.005)
 
 # %% alt="One object as 14 by 14 cells brought back to its pixels: the truth; thresholded first, with steps along the outline; enlarged first, smooth and much like the truth."
 fig, axes = show.grid(1, 3, "From 14 x 14 cells to pixels", width=2.6)
-for ax, mask, title in zip(axes, (masks[largest], early[largest], late[largest]),
+for ax, mask, title in zip(axes, (masks[shown], early[shown], late[shown]),
                            ("truth", "threshold, then enlarge", "enlarge, then threshold"), strict=True):  # fmt: skip
     show.mask(ax, mask.long(), title, num_classes=2)
 
@@ -778,9 +779,9 @@ tests, others = ([scenes[n] for n in range(test_scenes)] for scenes in
                  (Scenes(test_scenes, size=128, seed=split) for split in (2, 1)))  # fmt: skip
 found = look(trained, tests)
 
-# %% tags=["nbval-ignore-output"] alt="Four held-out scenes above, and below them the objects that the model found with a score of at least one half, each with its box in the colour of its class and tinted. Most objects are found, with outlines that follow theirs."
-fig, axes = show.grid(2, 4, "Truth above, found below", width=2.3)
-for n in range(4):
+# %% tags=["nbval-ignore-output"] alt="Three held-out scenes above, and below them the objects that the model found with a score of at least one half, each with its box in the colour of its class and tinted. Most objects are found, with outlines that follow theirs."
+fig, axes = show.grid(2, 3, "Truth above, found below", width=1.6)
+for n in range(3):
     sure = found[n]["scores"] >= 0.5
     answer = {k: found[n][k][sure] for k in ("boxes", "labels", "masks")}
     show.instances(axes[0, n], tests[n]["image"], tests[n], num_classes=6)
@@ -875,22 +876,23 @@ check_at_least("clear, above tiny", share["clear"] - share["tiny"], least_gap)
 check_at_least("clear, above crowded", share["clear"] - share["crowded"], least_gap)
 
 # %% [markdown]
-# And the pictures: of each kind, one object that was not found, with its surroundings.
+# And the pictures: of each kind, one object that was not found, with the 64 by 64 pixels around it.
 
 # %% tags=["nbval-ignore-output"] alt="Three pairs of cut-outs, truth above and found below, each around one object in a dotted white box: a tiny object for which nothing was found; one that touches another, with a mask that covers only a part of it or takes in its neighbour; and one in a crowd, with a mask that mixes two objects."
 owner = torch.tensor([n for n, truth in enumerate(tests) for _ in truth["labels"]])
 nth = torch.cat([torch.arange(len(truth["labels"])) for truth in tests])
-fig, axes = show.grid(2, 3, "Not found", width=2.6)
+fig, axes = show.grid(2, 3, "Not found", width=1.9)
 tiny, touching, crowded = kinds.T[:3]
 for column, mine in enumerate((tiny, touching & ~tiny & ~crowded, crowded & ~tiny)):
     worst = (best - 0.35).abs().where(mine, 9.0).argmin()  # nearly found, if there is one
     truth, answer, sure = (*(of[owner[worst]] for of in (tests, found)), found[owner[worst]]["scores"] >= 0.3)  # fmt: skip
     answer = {k: answer[k][sure] for k in ("boxes", "labels", "masks")}
     x1, y1, x2, y2 = truth["boxes"][nth[worst]].tolist()
+    middle = [min(max((low + high) / 2, 32), 96) for low, high in ((x1, x2), (y1, y2))]
     for ax, drawn, title in zip(axes[:, column], (truth, answer), (names[column], f"IoU {best[worst]:.2f}"), strict=True):  # fmt: skip
         show.instances(ax, truth["image"], drawn, title, num_classes=6)
         ax.add_patch(Rectangle((x1 - 1, y1 - 1), x2 - x1 + 1, y2 - y1 + 1, fill=False, edgecolor="white", ls=":", lw=2))  # fmt: skip
-        ax.set(xlim=(max(x1 - 20, -0.5), min(x2 + 20, 127.5)), ylim=(min(y2 + 20, 127.5), max(y1 - 20, -0.5)))  # fmt: skip
+        ax.set(xlim=(middle[0] - 32, middle[0] + 31), ylim=(middle[1] + 31, middle[1] - 32))
 
 # %% [markdown]
 # Each kind has its own cause, and its own remedy:
@@ -967,7 +969,7 @@ rng = np.random.default_rng([seed, 0])
 discs = touching_discs(rng)
 grey = photograph(discs, rng)
 parts, cut, depth = without_boxes(grey)
-fig, axes = show.grid(1, 4, "Foreground first, then cut", width=2.4)
+fig, axes = show.grid(1, 4, "Foreground first, then cut", width=1.8)
 show.image(axes[0], torch.from_numpy(grey).expand(3, -1, -1), f"{len(discs)} discs")
 show.heat(axes[1], torch.from_numpy(depth), "depth")
 show.mask(axes[2], torch.from_numpy(parts), f"components: {parts.max()}", num_classes=40)

@@ -176,6 +176,7 @@ def test_boxes_get_no_gradient_and_features_of_no_box_one_of_zero():
     rois = torch.tensor([[0.0, 0, 0, 2, 2]], requires_grad=True)
     roi_align(x, rois, 2).sum().backward()
     assert rois.grad is None
+    assert not roi_align(x.detach(), rois, 2).requires_grad
     assert x.grad[..., 3, 3].item() == 0
 
 
