@@ -564,11 +564,11 @@ honest, noisy = (sum(len(d["labels"]) for d, _ in p) for p in (pictures, nonsens
 check_at_least("answers, times as many", noisy / honest, 3)
 
 # %% [markdown]
-# It *cannot* fall: the interpolated precision at each recall is the best that can be had with that recall or more, and the detections above are still there. A random rectangle that hits something by luck even raises it. Hence programs that hand in 100 detections a picture, down to scores of 0.001: AP asks for it. Nobody would show that to a user.
+# It *cannot* fall: the interpolated precision at each recall is the best that can be had with that recall or more, and the detections above are still there (as long as there are at most 100 of a class in a picture: those below are cut off). A random rectangle that hits something by luck even raises it. Hence programs that hand in 100 detections a picture, down to scores of 0.001: AP asks for it. Nobody would show that to a user.
 #
 # ### AP and F1
 #
-# A user sees *one* cut. For a fixed least score $c$, the **F1 score** is $F_1 = 2PR/(P + R) = 2 H / (D + G)$, with $H$ hits among the $D$ detections with scores of at least $c$. By hand: two detectors, one class, one object in each of two pictures.
+# A user sees *one* cut. For a fixed least score $c$, the **F1 score** is $F_1 = 2PR/(P + R) = 2 H_c / (D_c + G)$: $D_c$ detections have a score of at least $c$, and $H_c$ of them are hits; $P$ and $R$ are the precision and recall there. By hand: two detectors, one class, one object in each of two pictures.
 #
 # | | scores of hits | scores of false alarms | AP50 | F1 at $c = 0.5$ |
 # |---|---|---|---|---|
@@ -625,15 +625,15 @@ check("half of the cars, the bus: AP, share", cars_and_bus(50, 1), [(51 / 101 + 
 #
 # ### Matching without a rule
 #
-# Call a predicted and a true segment of one class a **match** if their IoU is above one half. Here the choice is made by arithmetic: *a segment has at most one match.* Suppose two predicted segments $p$ and $q$ both matched the true $t$. As $|p \cup t| \ge |t|$,
+# Call a predicted and a true segment of one class a **match** if their IoU is above one half. Here the choice is made by arithmetic: *a segment has at most one match.* Suppose two predicted segments $a$ and $b$ both matched the true $t$. As $|a \cup t| \ge |t|$,
 #
-# $$\tfrac12 < \frac{|p \cap t|}{|p \cup t|} \le \frac{|p \cap t|}{|t|} \quad\Rightarrow\quad |p \cap t| > \tfrac12 |t|, \qquad \text{and likewise} \quad |q \cap t| > \tfrac12 |t|.$$
+# $$\tfrac12 < \frac{|a \cap t|}{|a \cup t|} \le \frac{|a \cap t|}{|t|} \quad\Rightarrow\quad |a \cap t| > \tfrac12 |t|, \qquad \text{and likewise} \quad |b \cap t| > \tfrac12 |t|.$$
 #
-# But $p$ and $q$ share no pixel, so together they would cover more of $t$ than there is. The same holds with the roles changed. No order, no scores, no greed.
+# But $a$ and $b$ share no pixel, so together they would cover more of $t$ than there is. The same holds with the roles changed. No order, no scores, no greed.
 #
 # With $\mathrm{TP}$ matches, $\mathrm{FP}$ predicted and $\mathrm{FN}$ true segments left over, **panoptic quality** (全景质量) of a class is
 #
-# $$\mathrm{PQ} = \frac{\sum_{(p, t) \text{ match}} J_{pt}}{\mathrm{TP} + \tfrac12 \mathrm{FP} + \tfrac12 \mathrm{FN}} = \underbrace{\frac{\sum J_{pt}}{\mathrm{TP}}}_{\mathrm{SQ}} \cdot \underbrace{\frac{\mathrm{TP}}{\mathrm{TP} + \tfrac12 \mathrm{FP} + \tfrac12 \mathrm{FN}}}_{\mathrm{RQ}}.$$
+# $$\mathrm{PQ} = \frac{\sum_{(a, t) \text{ match}} J_{at}}{\mathrm{TP} + \tfrac12 \mathrm{FP} + \tfrac12 \mathrm{FN}} = \underbrace{\frac{\sum J_{at}}{\mathrm{TP}}}_{\mathrm{SQ}} \cdot \underbrace{\frac{\mathrm{TP}}{\mathrm{TP} + \tfrac12 \mathrm{FP} + \tfrac12 \mathrm{FN}}}_{\mathrm{RQ}}.$$
 #
 # **Segmentation quality** SQ is the mean IoU of what was found; **recognition quality** RQ is the F1 score. The denominator is simply the mean number of segments: TP + FP is all the predicted ones, TP + FN all the true ones, so it is $(|\text{predicted}| + |\text{true}|)/2$.
 #
@@ -1195,13 +1195,13 @@ exercise.check(match_with_crowds)
 # %% [markdown]
 # ## Summary
 #
-# Symbols: detections $d = 1, \dots, D$ in falling order of their scores $s_d$; objects $g$, $G$ of them; IoU $J_{dg}$; threshold $\tau$; hits $h_d$; precision $P_k$ and recall $R_k$ after $k$ detections; interpolated precision $p(r)$ at the recalls $r_j$; least score $c$; predicted and true segments $p$, $t$ (section 7) with matches TP, leftovers FP and FN.
+# Symbols: detections $d = 1, \dots, D$ in falling order of their scores $s_d$; objects $g$, $G$ of them; IoU $J_{dg}$; threshold $\tau$; hits $h_d$; precision $P_k$ and recall $R_k$ after $k$ detections; interpolated precision $p(r)$ at the recalls $r_j$; least score $c$ with $H_c$ hits among $D_c$ detections; predicted segments $a$, $b$ and true ones $t$, with matches TP, leftovers FP and FN.
 #
 # $$
 # \begin{aligned}
 # P_k &= \frac1k \sum_{d \le k} h_d, \qquad R_k = \frac1G \sum_{d \le k} h_d, \qquad p(r) = \max_{k:\, R_k \ge r} P_k \\
 # \mathrm{AP}_\tau &= \frac{1}{101} \sum_{j=0}^{100} p(j/100), \qquad \mathrm{AP} = \frac{1}{10} \sum_{\tau} \mathrm{AP}_\tau, \qquad \text{then the mean over classes} \\
-# \mathrm{PQ} &= \frac{\sum_{\text{matches}} J_{pt}}{\mathrm{TP} + \frac12 \mathrm{FP} + \frac12 \mathrm{FN}} = \mathrm{SQ} \cdot \mathrm{RQ}
+# \mathrm{PQ} &= \frac{\sum_{\text{matches}} J_{at}}{\mathrm{TP} + \frac12 \mathrm{FP} + \frac12 \mathrm{FN}} = \mathrm{SQ} \cdot \mathrm{RQ}
 # \end{aligned}
 # $$
 #

@@ -69,7 +69,7 @@ def runs_of(masks: Any) -> Runs:
     if isinstance(masks, Sequence):
         return _runs_of_lengths(masks)
     pixels = masks.detach().cpu().numpy() if isinstance(masks, Tensor) else np.asarray(masks)
-    if pixels.ndim != 3 or pixels.dtype.kind not in "bu":
+    if pixels.ndim != 3 or pixels.dtype.kind not in {"b", "u"}:
         raise InputError(
             f"masks are of shape {pixels.shape} and kind {pixels.dtype}; expected (N, H, W) bool, "
             "such as probabilities[:, 0] > 0.5, or a list of COCO's run lengths"
