@@ -91,10 +91,8 @@ def _choices(pairs: Pairs, ignored: Bits) -> list[tuple[int, int, bool, int]]:
 
     Each pair stands twice: where its object counts, and where it is ignored.
     """
-    enough = np.minimum(
-        THRESHOLDS, 1 - 1e-10
-    )  # as COCO has it: an IoU of 1 less a rounding will do
-    passed = ((pairs.iou[:, None] >= enough) << np.arange(len(enough))).sum(axis=1) * _EACH_AREA
+    bit = np.arange(len(THRESHOLDS))
+    passed = ((pairs.iou[:, None] >= THRESHOLDS) << bit).sum(axis=1) * _EACH_AREA
     out = ignored[pairs.truth]
     bits = np.concatenate([passed & ~out, passed & out])
     is_ignored = np.repeat([False, True], len(passed))
