@@ -580,7 +580,7 @@ for masks, boxes in plain:
         shares.append([masks[n].sum().item() ** 0.5, exactly, iou(in_library[n], masks[n])])
 width, exactly, by_library = torch.tensor(shares, dtype=torch.float64).T
 
-# %% alt="IoU of a perfect mask head against the size of the object, one dot each. Pasted exactly, nearly all lie above 0.9. Pasted in whole pixels, they are lower, large objects a little and small ones much, down to about 0.6."
+# %% alt="IoU of a perfect mask head against the size of the object, one dot each. Pasted exactly, nearly all lie above 0.9. Pasted in whole pixels, they are lower, large objects a little and small ones much, some to below 0.8."
 fig, ax = plt.subplots(figsize=(5.6, 3), layout="constrained")
 ax.plot(width, exactly, ".", color=BLUE, label="pasted exactly")
 ax.plot(width, by_library, ".", color=RED, label="in whole pixels")
