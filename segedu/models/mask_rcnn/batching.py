@@ -61,9 +61,7 @@ def resize_truth(
         return dict(truth)
     resized = {**truth, "boxes": resize_boxes(truth["boxes"], before, after)}
     if "masks" in truth:
-        resized["masks"] = F.interpolate(truth["masks"][None].float(), size=after)[0].to(
-            torch.uint8
-        )
+        resized["masks"] = F.interpolate(truth["masks"][:, None].float(), size=after)[:, 0]
     return resized
 
 

@@ -6,7 +6,6 @@ Source: He et al., "Mask R-CNN", ICCV 2017. https://arxiv.org/abs/1703.06870
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from segedu.models.layers import in_32_bits
@@ -114,13 +113,13 @@ class MaskRCNN(nn.Module):
 
     def forward(
         self,
-        images: Sequence[Float[Tensor, "3 _ _"]],
+        images: Sequence[Tensor],
         targets: Sequence[Mapping[str, Tensor]] | None = None,
     ) -> list[dict[str, Tensor]] | dict[str, Tensor]:
         """Each image's objects, the surest first; in training the losses.
 
         Args:
-            images: In [0, 1], of any sizes.
+            images: (3, H, W) each, in [0, 1], of any sizes.
             targets: In training, each image's "boxes" (N, 4), "labels" (N,) and "masks" (N, H, W).
 
         Returns:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Integer
 from torch import Tensor
 
 from segedu.models.mask_rcnn.roi_align import roi_align
@@ -38,18 +38,19 @@ def paste_masks(
     rimmed = F.pad(masks, (1, 1, 1, 1))
     canvas = masks.new_zeros(len(masks), 1, height, width)
     grown = _grown(boxes, (cells + 2) / cells).long().tolist()
-    for mask, whole, (x1, y1, x2, y2) in zip(rimmed, canvas, grown, strict=True):
+    for n, (x1, y1, x2, y2) in enumerate(grown):
         across, down = max(x2 - x1 + 1, 1), max(y2 - y1 + 1, 1)
         left, right = max(x1, 0), min(x2 + 1, width)
         top, bottom = max(y1, 0), min(y2 + 1, height)
         if left < right and top < bottom:
-            large = F.interpolate(mask[None], size=(down, across), mode="bilinear")[0, 0]
-            whole[0, top:bottom, left:right] = large[top - y1 : bottom - y1, left - x1 : right - x1]
+            large = F.interpolate(rimmed[n, None], size=(down, across), mode="bilinear")[0, 0]
+            inside = large[top - y1 : bottom - y1, left - x1 : right - x1]
+            canvas[n, 0, top:bottom, left:right] = inside
     return canvas
 
 
 def crop_masks(
-    masks: Bool[Tensor, "n h w"] | Float[Tensor, "n h w"] | Int[Tensor, "n h w"],
+    masks: Bool[Tensor, "n h w"] | Float[Tensor, "n h w"] | Integer[Tensor, "n h w"],
     boxes: Float[Tensor, "k 4"],
     indices: Int[Tensor, " k"],
     size: int,
