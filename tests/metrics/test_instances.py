@@ -251,6 +251,16 @@ def test_only_the_best_detections_of_a_class_and_picture_count():
     assert metric.summary()["AR5"] == 0.5
 
 
+def test_each_class_has_its_own_best_detections():
+    """Five of each class: the first class's do not take the second's places."""
+    boxes = [[10 * n, 0, 10 * n + 10, 100] for n in range(10)]
+    picture = entries(boxes, [1] * 5 + [2] * 5)
+    scores = [0.9] * 5 + [0.1] * 5
+    metric = score([({**picture, "scores": scores}, picture)], "box", most=(1, 2, 5))
+    assert metric.summary()["AR5"] == metric.summary()["AP"] == 1
+    assert metric.summary()["AR2"] == pytest.approx(0.4)
+
+
 ONE = entries([LEFT], [1])
 
 
