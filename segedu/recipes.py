@@ -59,7 +59,7 @@ class Recipe:
     def options(self, model: str) -> dict[str, Any]:
         """The arguments of the model's constructor."""
         if self.objects:
-            return {"operators": "torchvision", "most": self.most}
+            return {"operators": "quick", "most": self.most}
         around = {"shrink": self.shrink, "views": list(self.views)}
         return around | ({"widths": list(self.widths)} if model == "unet" else {})
 

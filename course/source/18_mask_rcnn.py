@@ -757,7 +757,7 @@ check_at_most(
 # %% [markdown]
 # ## 10. The trained model
 #
-# A few steps teach no outlines. The repository holds a model of the same make, `data/maskrcnn-scenes.pt`, made in about five minutes on two cores by `segedu train --data scenes --model maskrcnn --seed 0` from scenes of $128 \times 128$ pixels at the default difficulty. Here it looks at *test* scenes: neither its training nor the choice of its settings has seen them.
+# A few steps teach no outlines. The repository holds a model of the same make, `data/maskrcnn-scenes.pt`, made in less than five minutes on two cores by `segedu train --data scenes --model maskrcnn --seed 0` from scenes of $128 \times 128$ pixels at the default difficulty. Here it looks at *test* scenes: neither its training nor the choice of its settings has seen them.
 
 
 # %%

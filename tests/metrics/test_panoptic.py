@@ -179,7 +179,7 @@ def test_nothing_at_all_has_no_score():
 def test_a_class_that_is_neither_thing_nor_stuff_is_refused_and_nothing_counted():
     metric = PanopticQuality([1], [0])
     right, wrong = row(0, 1001), row(0, 7001)
-    with pytest.raises(InputError, match=r"prediction has segments of classes \[7\]; expected thi"):
+    with pytest.raises(InputError, match=r"prediction has segments of classes \[7\]; expected "):
         metric.update(wrong, right)
     with pytest.raises(InputError, match=r"target has segments of classes \[7\]"):
         metric.update(right, wrong)

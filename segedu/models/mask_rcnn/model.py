@@ -76,8 +76,8 @@ class MaskRCNN(nn.Module):
             which pictures are filled up to one size.
         num_classes: C; class 0 is the background.
         settings: All else.
-        operators: "written" for this package's RoIAlign and suppression, "torchvision" for its.
-            They give the same; torchvision's are quicker.
+        operators: "written" for this package's RoIAlign and suppression, "torchvision" for its,
+            "quick" for what is quicker on a CPU. They give the same.
 
     Raises:
         InputError: If there are no operators of that name.

@@ -1,4 +1,4 @@
-"""The two sets of operators that Mask R-CNN can be built with: written out, or torchvision's."""
+"""The operators that Mask R-CNN can be built with: written out, torchvision's, or the quicker."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,20 +18,23 @@ class Operators:
 
     Attributes:
         batched_nms: As `segedu.models.mask_rcnn.nms.batched_nms`.
-        roi_align: As `segedu.models.mask_rcnn.roi_align.roi_align`.
+        roi_align: As `segedu.models.mask_rcnn.roi_align.roi_align`, to read features.
+        crop: The same, to cut masks, which have one channel and no gradient.
     """
 
     batched_nms: Callable[[Tensor, Tensor, Tensor, float], Tensor]
     roi_align: Callable[..., Tensor]
+    crop: Callable[..., Tensor]
 
 
 OPERATORS: Mapping[str, Operators] = MappingProxyType(
     {
-        "written": Operators(batched_nms, roi_align),
-        "torchvision": Operators(ops.batched_nms, ops.roi_align),
+        "written": Operators(batched_nms, roi_align, roi_align),
+        "torchvision": Operators(ops.batched_nms, ops.roi_align, ops.roi_align),
+        "quick": Operators(ops.batched_nms, roi_align, ops.roi_align),
     }
 )
-"""Both give the same; torchvision's are quicker."""
+"""All give the same. On a CPU torchvision's RoIAlign has the slower gradient."""
 
 
 def choose_operators(name: str) -> Operators:

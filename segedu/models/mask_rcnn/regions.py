@@ -153,7 +153,7 @@ class Regions(nn.Module):
         logits = self._outline(levels, boxes)
         wanted = [
             crop_masks(
-                image["masks"], box, part.objects[own], logits.shape[-1], self.operators.roi_align
+                image["masks"], box, part.objects[own], logits.shape[-1], self.operators.crop
             )
             for image, box, part, own in zip(truth, boxes, drawn, of_objects, strict=True)
         ]
