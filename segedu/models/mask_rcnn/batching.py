@@ -65,12 +65,12 @@ def resize_truth(
     return resized
 
 
-def stack(images: Sequence[Float[Tensor, "3 _ _"]], fill: Float[Tensor, "3 1 1"]) -> Tensor:
-    """(B, 3, H, W): the images in the top left corners, `fill` around them."""
+def stack(images: Sequence[Float[Tensor, "3 _ _"]]) -> Tensor:
+    """(B, 3, H, W): the images in the top left corners, 0 around them."""
     height, width = (
         -(-max(image.shape[axis] for image in images) // DIVISOR) * DIVISOR for axis in (1, 2)
     )
-    batch = fill.to(images[0]).expand(len(images), 3, height, width).clone()
+    batch = images[0].new_zeros(len(images), 3, height, width)
     for place, image in zip(batch, images, strict=True):
         place[:, : image.shape[1], : image.shape[2]] = image
     return batch

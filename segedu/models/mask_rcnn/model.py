@@ -72,8 +72,7 @@ class MaskRCNN(nn.Module):
     """Finds objects: their boxes, their classes, and a mask for each.
 
     Args:
-        backbone: Gives the levels of a pyramid; its normalisation makes the mean colour 0, with
-            which pictures are filled up to one size.
+        backbone: Gives the levels of a pyramid; its body's normalisation becomes the model's.
         num_classes: C; class 0 is the background.
         settings: All else.
         operators: "written" for this package's RoIAlign and suppression, "torchvision" for its,
@@ -95,6 +94,9 @@ class MaskRCNN(nn.Module):
         chosen = choose_operators(operators)
         self.num_classes = num_classes
         self.settings = settings
+        # Before pictures are resized and filled up with 0, as torchvision does, to the last bit.
+        self.normalize = backbone.body.normalize
+        backbone.body.normalize = nn.Identity()
         self.backbone = backbone
         self.rpn = RegionProposals(backbone.channels, settings.proposals, chosen)
         self.roi_heads = Regions(
@@ -133,9 +135,10 @@ class MaskRCNN(nn.Module):
         plain = [image.as_subclass(Tensor) for image in images]
         before = [_size(image) for image in plain]
         factors = [self.settings.resizing.factor(size, training=self.training) for size in before]
-        resized = [resize(image, factor) for image, factor in zip(plain, factors, strict=True)]
+        normal: list[Tensor] = [self.normalize(image[None])[0] for image in plain]  # type: ignore[operator]
+        resized = [resize(image, factor) for image, factor in zip(normal, factors, strict=True)]
         sizes = [_size(image) for image in resized]
-        batch = stack(resized, self._fill())
+        batch = stack(resized)
         levels = [in_32_bits(level) for level in self.backbone(batch)]
         if not self.training:
             proposals, _ = self.rpn(levels, _size(batch), sizes)
@@ -160,11 +163,6 @@ class MaskRCNN(nn.Module):
         names = ("boxes", "labels", "masks") if self.settings.masks else ("boxes", "labels")
         plain = [{name: image[name].as_subclass(Tensor) for name in names} for image in given]
         return [resize_truth(*each) for each in zip(plain, before, after, strict=True)]
-
-    def _fill(self) -> Tensor:
-        """The colour that normalisation makes 0."""
-        mean: Tensor = self.backbone.body.normalize.mean  # type: ignore[assignment]
-        return mean
 
 
 def maskrcnn_resnet50_fpn(
