@@ -138,11 +138,11 @@ def test_a_scene_keeps_image_and_mask_only():
 
 
 def squares():
-    """A picture of four squares whose grey is their number; the last is a crowd of two pixels."""
+    """A picture of four squares whose grey is their number; the last is a crowd on the ground."""
     masks = torch.zeros(4, 40, 60, dtype=torch.bool)
     for n in range(3):
         masks[n, 5 + 10 * n : 13 + 10 * n, 4 + 18 * n : 16 + 18 * n] = True
-    masks[3, 0, :2] = True
+    masks[3, :2, :12] = True
     grey = (masks[:3] * torch.tensor([1, 2, 3])[:, None, None]).sum(0) / 4
     return {
         "image": tv_tensors.Image(grey.expand(3, 40, 60).clone()),
