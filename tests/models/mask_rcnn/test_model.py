@@ -188,3 +188,15 @@ def test_what_cannot_be_learnt_from_is_refused(images, targets, message):
 def test_unknown_operators_are_refused():
     with pytest.raises(InputError, match="choose one of: written, torchvision, quick"):
         small(operators="fast")
+
+
+def test_weights_with_a_frozen_batch_normalisation_go_in_as_well():
+    model = ours.maskrcnn_resnet50_fpn(CLASSES, settings=SMALL)
+    frozen = {
+        name: value + 1
+        for name, value in model.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+    model.load_state_dict(ours.from_peer(frozen), strict=True)
+    for name, value in model.state_dict().items():
+        assert value.equal(frozen.get(name, torch.zeros(()).long())), name
