@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from segedu import loop
 from segedu.config import TrainConfig
+from segedu.data.instances import told_apart
 from segedu.data.sample import InstanceSample
 from segedu.data.transforms import Transform
 from segedu.device import pick_device
@@ -80,14 +81,7 @@ def score_objects(
     device = pick_device(config.device)
     model.to(device).eval()
     scores = InstanceAP("mask", most=(1, 10, max(100, getattr(model, "most", 100))))
-    loader = DataLoader(
-        data,
-        config.batch_size,
-        collate_fn=list,
-        num_workers=config.workers,
-        generator=torch.Generator(),  # or it would draw from the global one
-    )
-    for samples in loader:
+    for samples in loop.in_order(data, config):
         with loop.autocast(device, config):
             found = model([_plain(sample["image"], device) for sample in samples])
         for objects, sample in zip(found, samples, strict=True):
@@ -109,7 +103,7 @@ def _losses(run: Run, batch: loop.Batch) -> dict[str, Tensor]:
 
 def _targets(sample: Mapping[str, Any], device: torch.device) -> dict[str, Tensor]:
     """What is to be found in a picture: its objects, without crowds that nobody told apart."""
-    single = ~sample.get("crowd", torch.zeros(len(sample["labels"]), dtype=torch.bool))
+    single = told_apart(sample)
     return {name: _plain(sample[name], device)[single] for name in ("boxes", "labels", "masks")}
 
 

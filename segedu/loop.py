@@ -122,6 +122,17 @@ def shuffled(
     )
 
 
+def in_order(data: Dataset[Any], config: TrainConfig) -> DataLoader[Any]:
+    """Lists of samples, each at its own size, one after the other."""
+    return DataLoader(
+        data,
+        config.batch_size,
+        collate_fn=list,
+        num_workers=config.workers,
+        generator=torch.Generator(),  # or it would draw from the global one
+    )
+
+
 def autocast(device: torch.device, config: TrainConfig) -> torch.autocast:
     """Mixed precision, where it is wanted and quick."""
     enabled = config.amp and is_quick_in_16_bits(device)

@@ -27,11 +27,12 @@ from segedu.show import blend, blend_objects
 TILE = 768
 """Larger pictures are predicted in squares of this many pixels, so that any size fits in memory."""
 
-SURE = 0.5
-"""Objects with a lower score are not written."""
-
 MARGIN = 256
 """How many pixels of its surroundings a tile sees; about as far as receptive fields reach."""
+
+
+SURE = 0.5
+"""Objects with a lower score are not written."""
 
 
 def shipped(name: str) -> Path:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from segedu import loop
 from segedu.config import TrainConfig
@@ -99,14 +99,7 @@ def evaluate(
     device = pick_device(config.device)
     model.to(device).eval()
     scores = ConfusionMatrix(num_classes)
-    loader = DataLoader(
-        data,
-        config.batch_size,
-        collate_fn=list,
-        num_workers=config.workers,
-        generator=torch.Generator(),  # or it would draw from the global one
-    )
-    for samples in loader:
+    for samples in loop.in_order(data, config):
         for _, same_size in groupby(samples, key=lambda sample: sample["image"].shape):
             batch = collate(list(same_size))
             with loop.autocast(device, config):

@@ -53,7 +53,6 @@ from torch import nn
 from segedu import show, widgets
 from segedu.check import check, check_at_least, check_at_most
 from segedu.data import catalog
-from segedu.data.manifests import manifest_folder
 from segedu.data.scenes import CLASSES, Scenes
 from segedu.device import pick_device
 from segedu.exercises import Exercise
@@ -62,7 +61,7 @@ from segedu.models.mask_rcnn import heads, roi_align
 from segedu.models.mask_rcnn.model import maskrcnn_trunk
 from segedu.models.mask_rcnn.paste import crop_masks, paste_masks
 from segedu.palette import class_colours
-from segedu.predict import load_trained
+from segedu.predict import load_trained, shipped
 
 # %%
 colours = class_colours(8) / 255
@@ -772,7 +771,7 @@ def look(trained, scenes):
     return [{**one, "masks": one["masks"][:, 0] >= 0.5} for one in found]  # pasted, then cut
 
 
-trained = load_trained(manifest_folder() / "maskrcnn-scenes.pt", device=device)
+trained = load_trained(shipped("maskrcnn-scenes.pt"), device=device)
 tests, others = ([scenes[n] for n in range(test_scenes)] for scenes in
                  (Scenes(test_scenes, size=128, seed=split) for split in (2, 1)))  # fmt: skip
 found = look(trained, tests)

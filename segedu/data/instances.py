@@ -1,5 +1,8 @@
 """Boxes around objects, from the objects' pixels."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from jaxtyping import Bool
 from torch import Tensor
@@ -19,6 +22,12 @@ def boxes_around(masks: Bool[Tensor, "n h w"]) -> tv_tensors.BoundingBoxes:
         format=tv_tensors.BoundingBoxFormat.XYXY,
         canvas_size=(masks.shape[1], masks.shape[2]),
     )
+
+
+def told_apart(sample: Mapping[str, Any]) -> Bool[Tensor, " n"]:
+    """Which of a sample's objects are single ones; all, unless it says what is a crowd."""
+    crowd: Tensor = sample.get("crowd", torch.zeros(len(sample["labels"]), dtype=torch.bool))
+    return ~crowd
 
 
 def _extent(touched: Bool[Tensor, "n length"]) -> Tensor:

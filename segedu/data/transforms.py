@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from segedu.data.instances import boxes_around
+from segedu.data.instances import boxes_around, told_apart
 from segedu.data.sample import IGNORE, Sample
 
 Transform = Callable[[Any], Any]
@@ -137,7 +137,7 @@ def _turned(height: int, width: int, *, upright: bool, colour: float) -> list[Tr
 
 def _only_objects(sample: Any) -> dict[str, Any]:
     """The sample without what it says of pixels; crowds, which nobody told apart, are left out."""
-    single = ~sample.get("crowd", torch.zeros(len(sample["labels"]), dtype=torch.bool))
+    single = told_apart(sample)
     masks = tv_tensors.Mask(sample["masks"].as_subclass(torch.Tensor)[single])
     return {"image": sample["image"], "masks": masks, "labels": sample["labels"][single]}
 

@@ -20,7 +20,7 @@ class Resizing:
 
     Attributes:
         shorter: Lengths of the shorter side in pixels; in training one is drawn for each picture,
-            to predict the last one is taken. None for pictures as they are.
+            to predict the last one is taken. Empty for pictures as they are.
         longest: The longer side is at most this long; if need be the shorter one becomes shorter.
     """
 

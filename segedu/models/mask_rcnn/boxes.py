@@ -12,6 +12,9 @@ LARGEST_GROWTH = math.log(1000 / 16)
 
 Weights = tuple[float, float, float, float]
 
+BETA = 1 / 9
+"""Where the smooth L1 loss of boxes turns from a parabola into a straight line."""
+
 
 def box_area(boxes: Real[Tensor, "*batch 4"]) -> Real[Tensor, "*batch"]:
     """Width times height of each box, in square pixels; negative if one of the two is.

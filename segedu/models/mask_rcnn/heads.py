@@ -12,11 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from segedu.models.mask_rcnn.boxes import box_area
+from segedu.models.mask_rcnn.boxes import BETA, box_area
 from segedu.models.mask_rcnn.operators import Operators
-
-BETA = 1 / 9
-"""Where the smooth L1 loss of boxes turns from a parabola into a straight line."""
 
 
 class RegionFeatures(nn.Module):

@@ -44,13 +44,15 @@ class Settings:
     regions: RegionSettings = field(default_factory=RegionSettings)
     masks: bool = True
 
-    def crowded(self, most: int) -> "Settings":
-        """The same, with `most` objects of a picture, and twice as many proposals to predict."""
-        trained, before = self.proposals.before_nms
+    def crowded(self, most: int | None) -> "Settings":
+        """The same for `most` objects of a picture, from at least twice as many proposals."""
+        if most is None:
+            return self
+        before, after = self.proposals.before_nms, self.proposals.after_nms
         proposals = replace(
             self.proposals,
-            before_nms=(trained, max(before, 2 * most)),
-            after_nms=(self.proposals.after_nms[0], 2 * most),
+            before_nms=(before[0], max(before[1], 2 * most)),
+            after_nms=(after[0], max(after[1], 2 * most)),
         )
         return replace(self, proposals=proposals, regions=replace(self.regions, most=most))
 
@@ -62,7 +64,7 @@ SMALL = Settings(
         anchors=Anchors(sizes=((12,), (24,), (48,), (96,))),
         samples=64,
         before_nms=(200, 200),
-        after_nms=(100, 100),
+        after_nms=(100, 200),
     ),
     regions=RegionSettings(canonical=192, width=128, mask_depth=2, samples=32),
 )
@@ -169,7 +171,7 @@ def maskrcnn_resnet50_fpn(
     num_classes: int,
     *,
     settings: Settings = RESNET50,
-    most: int = 100,
+    most: int | None = None,
     operators: str = "written",
 ) -> MaskRCNN:
     """Mask R-CNN on ResNet-50 with a feature pyramid; 44 million weights for 91 classes.
@@ -179,13 +181,10 @@ def maskrcnn_resnet50_fpn(
     Args:
         num_classes: C; class 0 is the background.
         settings: All but the backbone, as torchvision has it.
-        most: How many objects of a picture are found, at most.
+        most: How many objects of a picture are found, at most; None for what the settings say.
         operators: See `MaskRCNN`.
     """
-    regions = replace(settings.regions, most=most)
-    return MaskRCNN(
-        _resnet50_pyramid(), num_classes, replace(settings, regions=regions), operators=operators
-    )
+    return MaskRCNN(_resnet50_pyramid(), num_classes, settings.crowded(most), operators=operators)
 
 
 def fasterrcnn_resnet50_fpn(
@@ -206,7 +205,7 @@ def maskrcnn_trunk(
     num_classes: int,
     *,
     settings: Settings = SMALL,
-    most: int = 100,
+    most: int | None = None,
     operators: str = "written",
 ) -> MaskRCNN:
     """A small Mask R-CNN that learns from random weights in minutes; 0.9 million weights.
@@ -216,7 +215,7 @@ def maskrcnn_trunk(
     Args:
         num_classes: C; class 0 is the background.
         settings: All but the backbone.
-        most: How many objects of a picture are found, at most; of proposals twice as many.
+        most: How many objects of a picture are found, at most; None for what the settings say.
         operators: See `MaskRCNN`.
     """
     backbone = PyramidBackbone(Trunk((24, 32, 64, 96)), strides=(4, 8, 16), channels=64)

@@ -14,12 +14,16 @@ from torch import Tensor, nn
 
 from segedu.models.layers import in_32_bits
 from segedu.models.mask_rcnn.anchors import Anchors
-from segedu.models.mask_rcnn.boxes import box_iou, clip_boxes_to_image, decode, encode, is_at_least
+from segedu.models.mask_rcnn.boxes import (
+    BETA,
+    box_iou,
+    clip_boxes_to_image,
+    decode,
+    encode,
+    is_at_least,
+)
 from segedu.models.mask_rcnn.matching import BETWEEN, NEGATIVE, match, sample
 from segedu.models.mask_rcnn.operators import Operators
-
-BETA = 1 / 9
-"""Where the smooth L1 loss of boxes turns from a parabola into a straight line."""
 
 SMALLEST = 1e-3
 """The least height and width of a proposal, in pixels."""

@@ -1,6 +1,7 @@
 """Mask R-CNN with its twin's weights finds what the twin finds, and learns by its gradients."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -200,3 +201,11 @@ def test_weights_with_a_frozen_batch_normalisation_go_in_as_well():
     model.load_state_dict(ours.from_peer(frozen), strict=True)
     for name, value in model.state_dict().items():
         assert value.equal(frozen.get(name, torch.zeros(()).long())), name
+
+
+def test_how_many_are_found_is_the_settings_unless_it_is_said():
+    few = replace(ours.SMALL, regions=replace(ours.SMALL.regions, most=7))
+    assert small(settings=few).most == 7
+    crowd = small(settings=few, most=400)
+    assert crowd.most == 400
+    assert crowd.settings.proposals.after_nms == (100, 800)
