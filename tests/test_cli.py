@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from segedu import __version__, cli
-from segedu.cli import app
+from segedu import __version__
+from segedu.cli import app, form
 from segedu.errors import InputError
 from segedu.notebooks.run import Record
 
@@ -173,12 +173,12 @@ def test_notebooks_build_prints_each_notebook(monkeypatch, tmp_path):
 
 
 def test_a_full_disk_is_said_in_one_line(monkeypatch, capsys):
-    with pytest.raises(cli.typer.Exit), cli.one_line_errors():
+    with pytest.raises(form.typer.Exit), form.one_line_errors():
         raise OSError(28, os.strerror(28), "a.pt")
     assert capsys.readouterr().err == "segedu: a.pt: No space left on device; free some space\n"
 
 
 def test_an_error_of_several_lines_becomes_one(capsys):
-    with pytest.raises(cli.typer.Exit), cli.one_line_errors():
+    with pytest.raises(form.typer.Exit), form.one_line_errors():
         raise InputError("first\n  second")
     assert capsys.readouterr().err == "segedu: first second\n"

@@ -1,0 +1,90 @@
+"""Subcommands that learn and predict: `train`, `models`, `predict`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from segedu.cli.app import app
+from segedu.cli.form import command, settings_as_options
+
+
+@command(app, "train")
+@settings_as_options
+def train(
+    data: Annotated[
+        str,
+        typer.Option(help="A set from `segedu data list`, or a folder with images/ and masks/."),
+    ],
+    model: Annotated[str, typer.Option(help="The model.")] = "unet",
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where to keep the run, or the run to go on with. By default runs/DATA-MODEL.pt."
+        ),
+    ] = None,
+    pretrained: Annotated[  # noqa: FBT002
+        bool, typer.Option(help="Begin with a backbone trained on ImageNet.")
+    ] = False,
+    log: Annotated[
+        str,
+        typer.Option(help="tensorboard or wandb: note each epoch in a folder by the checkpoint."),
+    ] = "none",
+    settings: dict[str, Any] | None = None,
+) -> None:
+    """Train a model, keep it in a checkpoint, and score it on the held-out pictures.
+
+    Each set has a recipe; the options below replace single settings of it.
+    """
+    from segedu.loggers import open_log
+    from segedu.plans import prepare
+
+    run = prepare(data, model, settings or {}, pretrained=pretrained)
+    if pretrained:
+        print(f"backbone: {run.about['begun_from']}")
+    path = checkpoint or Path("runs") / f"{Path(data).name}-{model}.pt"
+    about = {**run.about, **run.config.record()}
+    with open_log(log, path.with_name(f"{path.stem}-log"), about) as note:
+        for epoch in run.train(path):
+            note(epoch)
+            print(
+                f"epoch {epoch.number + 1}/{run.config.epochs}  loss {epoch.train_loss:.4f}  "
+                f"held-out {run.score_name} {epoch.val_score:.4f}",
+                flush=True,
+            )
+    scores = run.score(path)
+    for name, value in scores.parts.items():
+        print(f"  {name:<12} {value:.4f}")
+    print(f"held-out {scores.name} {scores.whole:.4f} (best epoch); checkpoint: {path}")
+
+
+@command(app, "models")
+def models() -> None:
+    """Every model: weights, multiplications, receptive field, and what images it takes."""
+    from segedu.models.describe import SIZE, describe_all
+    from segedu.models.registry import MODELS
+
+    print(f"{'':<24} {'weights':>9} {f'MACs, {SIZE}':>10}  {'sees':>12}  takes")
+    for row in describe_all():
+        sees = "regions" if MODELS[row.name].objects else f"{row.receptive_field or 'all'} columns"
+        print(
+            f"{row.name:<24} {row.parameters / 1e6:7.1f} M {row.macs / 1e9:8.1f} G  {sees:>12}  "
+            f"{row.rule}",
+            flush=True,
+        )
+
+
+@command(app, "predict")
+def predict(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint of `segedu train`.")],
+    image: Annotated[Path, typer.Argument(help="A picture of any size.")],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="The folder for mask and overlay.")
+    ] = Path(),
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+) -> None:
+    """Write the mask of a picture, and the picture with the mask laid over it."""
+    from segedu.predict import load_trained, predict_file
+
+    for path in predict_file(load_trained(checkpoint, device=device), image, out):
+        print(path)
