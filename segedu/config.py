@@ -25,6 +25,11 @@ class TrainConfig:
         amp: Compute in 16 bits where that is safe and quick.
         channels_last: Keep a pixel's channels together in memory, as fast convolutions want them.
         workers: Processes that load data; 0 loads it in this one.
+        accumulate: Parts that a batch is learnt in, one after the other, before the one step: takes
+            the memory of one part. Batch normalisation sees each part by itself.
+        recompute: Keep fewer activations for the way back, and compute them again: takes less
+            memory and more time.
+        compile: Let torch.compile write code for the model; its first steps take a minute or more.
     """
 
     epochs: int = 10
@@ -39,13 +44,20 @@ class TrainConfig:
     amp: bool = True
     channels_last: bool = True
     workers: int = 0
+    accumulate: int = 1
+    recompute: bool = False
+    compile: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "patience"):
+        for name in ("epochs", "batch_size", "patience", "accumulate"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; expected 1 or more")
         if self.backbone_rate < 0:
             raise InputError(f"backbone_rate is {self.backbone_rate}; expected 0 or more")
+        if self.recompute and self.compile:
+            raise InputError(
+                "recompute and compile are both on; expected one: torch.compile recomputes by itself"
+            )
         if not 0 <= self.warmup <= 1:
             raise InputError(f"warmup is {self.warmup}; expected a share of the steps, in [0, 1]")
 

@@ -25,6 +25,11 @@ from segedu.runs import Epoch, Run, begin
 Batch = dict[str, Any]
 
 
+def images_in(batch: Batch) -> int:
+    """How many images a batch has."""
+    return len(batch["image"])
+
+
 @dataclass(frozen=True)
 class Task:
     """What is learnt, and how well.
@@ -32,10 +37,12 @@ class Task:
     Attributes:
         losses: From a run and a batch to named scalar losses; a step lowers their sum.
         score: From the run's model to a fraction in [0, 1], of held-out data; greater is better.
+        size: Of how many things in a batch the losses are the mean: images, if not said otherwise.
     """
 
     losses: Callable[[Run, Batch], Mapping[str, Tensor]]
     score: Callable[[nn.Module], float]
+    size: Callable[[Batch], float] = images_in
 
 
 def run_epochs(
@@ -67,7 +74,7 @@ def run_epochs(
             return
         batches = shuffled(data, augment, config, run.device, epoch=number)
         with own_randomness(run.device, mixed_seed(config.seed, number)):
-            losses = train_on(run, batches, task.losses)
+            losses = train_on(run, batches, task.losses, task.size)
         total = sum(losses.values())
         if not math.isfinite(total):
             raise InputError(
@@ -82,24 +89,50 @@ def run_epochs(
 
 
 def train_on(
-    run: Run, batches: Iterable[Batch], losses: Callable[[Run, Batch], Mapping[str, Tensor]]
+    run: Run,
+    batches: Iterable[Batch],
+    losses: Callable[[Run, Batch], Mapping[str, Tensor]],
+    size: Callable[[Batch], float] = images_in,
 ) -> dict[str, float]:
     """A step for each of `batches`; returns each loss's mean over their images."""
     run.model.train()
     totals: dict[str, Tensor] = {}
     images = 0
     for batch in batches:
-        values = losses(run, batch)
-        run.optimizer.zero_grad()
-        run.scaler.scale(sum(values.values())).backward()  # type: ignore[no-untyped-call, arg-type]
+        for n, (part, share) in enumerate(in_parts(batch, run.config.accumulate, size)):
+            values = losses(run, part)
+            if n == 0:
+                run.optimizer.zero_grad()
+            total = sum(values.values()) * share
+            run.scaler.scale(total).backward()  # type: ignore[no-untyped-call, arg-type]
+            for name, value in values.items():
+                totals[name] = totals.get(name, 0) + value.detach() * share * images_in(batch)
         run.scaler.step(run.optimizer)
         run.scaler.update()
         run.schedule.step()
-        seen = len(batch["image"])
-        for name, value in values.items():
-            totals[name] = totals.get(name, 0) + value.detach() * seen
-        images += seen
+        images += images_in(batch)
     return {name: total.item() / images for name, total in totals.items()}
+
+
+def in_parts(
+    batch: Batch, parts: int, size: Callable[[Batch], float] = images_in
+) -> Iterator[tuple[Batch, float]]:
+    """A batch in at most so many parts of consecutive images, each with its share of the whole.
+
+    The parts' mean losses, each times its share, add up to the whole batch's.
+    """
+    images = images_in(batch)
+    each = math.ceil(images / parts)
+    cut = [
+        {name: value[first : first + each] for name, value in batch.items()}
+        for first in range(0, images, each)
+    ]
+    if len(cut) == 1:
+        yield batch, 1.0
+        return
+    sizes = [size(part) for part in cut]
+    whole = sum(sizes) or 1.0
+    yield from ((part, of_part / whole) for part, of_part in zip(cut, sizes, strict=True))
 
 
 def shuffled(

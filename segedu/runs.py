@@ -14,6 +14,7 @@ from segedu.config import TrainConfig
 from segedu.device import mixed_precision, pick_device
 from segedu.errors import InputError
 from segedu.models.layers import Backbone
+from segedu.models.speed import compile_in_place, recompute_blocks
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,10 @@ def begin(model: nn.Module, samples: int, config: TrainConfig) -> Run:
     device = pick_device(config.device)
     memory_format = torch.channels_last if config.channels_last else torch.preserve_format
     model.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
+    if config.recompute:
+        recompute_blocks(model)
+    if config.compile:
+        compile_in_place(model, device)
     optimizer = torch.optim.AdamW(
         parameter_groups(model, config), lr=config.learning_rate, weight_decay=config.weight_decay
     )
@@ -168,7 +173,7 @@ def is_stale(history: list[Epoch], patience: int) -> bool:
 
 def _refuse_other_run(path: Path, state: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Going on with other settings would end somewhere that neither run would have come to."""
-    kept = {**state["config"], **state["about"]}
+    kept = {**TrainConfig().record(), **state["config"], **state["about"]}  # older ones lack some
     for name, value in wanted.items():
         if kept.get(name) != value:
             raise InputError(

@@ -72,7 +72,8 @@ def fit(  # noqa: PLR0913 - all but four have a default that serves
         1
     """
     task = loop.Task(
-        losses=partial(_losses, loss=loss, num_classes=num_classes),
+        losses=partial(pixel_losses, loss=loss, num_classes=num_classes),
+        size=labelled_in,
         score=lambda trained: evaluate(
             trained, val_data, num_classes=num_classes, config=config
         ).mean_iou(),
@@ -132,7 +133,7 @@ def range_test(
 
     Source: Smith, "Cyclical Learning Rates for Training Neural Networks", WACV 2017, section 3.3.
     """
-    losses = partial(_losses, loss=loss, num_classes=num_classes)
+    losses = partial(pixel_losses, loss=loss, num_classes=num_classes)
     run = begin(copy.deepcopy(model), loop.count(data), config)
     epochs = (loop.shuffled(data, None, config, run.device, epoch=number) for number in count())
     batches = (batch for epoch in epochs for batch in epoch)
@@ -140,13 +141,18 @@ def range_test(
         for group in run.optimizer.param_groups:
             group["lr"] = rate * group["initial_lr"] / config.learning_rate  # its share
         with loop.own_randomness(run.device, mixed_seed(config.seed, step)):
-            value = loop.train_on(run, [batch], losses)["loss"]
+            value = loop.train_on(run, [batch], losses, labelled_in)["loss"]
         if not math.isfinite(value):
             return
         yield rate, value
 
 
-def _losses(run: Run, batch: loop.Batch, *, loss: Loss, num_classes: int) -> dict[str, Tensor]:
+def labelled_in(batch: loop.Batch) -> int:
+    """How many pixels of a batch have a label: what a loss is the mean of."""
+    return int((batch["mask"] != IGNORE).sum())
+
+
+def pixel_losses(run: Run, batch: loop.Batch, *, loss: Loss, num_classes: int) -> dict[str, Tensor]:
     """The loss of one batch."""
     mask = batch["mask"].as_subclass(Tensor)
     _refuse_unknown_classes(mask, num_classes)
