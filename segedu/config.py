@@ -12,7 +12,7 @@ class TrainConfig:
 
     Attributes:
         epochs: Passes over the training data.
-        batch_size: Images in one step.
+        batch_size: Images in one step, of all processes together.
         learning_rate: AdamW's greatest step size, reached after the warm-up.
         backbone_rate: Share of it for the model's backbone: a pretrained one has less to learn; 0
             keeps it as it is, but for the running means of its batch normalisation.
@@ -56,7 +56,7 @@ class TrainConfig:
             raise InputError(f"backbone_rate is {self.backbone_rate}; expected 0 or more")
         if self.recompute and self.compile:
             raise InputError(
-                "recompute and compile are both on; expected one: torch.compile recomputes by itself"
+                "recompute and compile are both on; expected one: what is compiled recomputes anyway"
             )
         if not 0 <= self.warmup <= 1:
             raise InputError(f"warmup is {self.warmup}; expected a share of the steps, in [0, 1]")
