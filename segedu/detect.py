@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from segedu import loop
+from segedu import distributed, loop
 from segedu.config import TrainConfig
 from segedu.data.instances import told_apart
 from segedu.data.sample import InstanceSample
@@ -76,6 +76,8 @@ def score_objects(
 
     COCO counts 100 detections of a picture and class; where the model finds more, as many count.
 
+    In a group each picture is looked at by one process, and all get the whole.
+
     The model is left in evaluation mode, on the configured device.
     """
     device = pick_device(config.device)
@@ -88,11 +90,17 @@ def score_objects(
             masks = objects["masks"][:, 0] >= THRESHOLD
             detections = {**objects, "masks": masks}
             scores.update({k: v.cpu() for k, v in detections.items()}, _truth(sample))
+    batches = distributed.own_batches(len(data), config.batch_size)  # type: ignore[arg-type]
+    scores.join_processes([place for batch in batches for place in batch])
     return scores
 
 
 def _losses(run: Run, batch: loop.Batch) -> dict[str, Tensor]:
-    """The five losses of one batch."""
+    """The five losses of one batch, or of a part of it.
+
+    What they are means of, such as the anchors drawn, is counted in each part by itself: so parts
+    add up to nearly the whole batch's losses, not exactly.
+    """
     images = [_plain(image, run.device) for image in batch["image"]]
     each = zip(*batch.values(), strict=True)
     targets = [_targets(dict(zip(batch, sample, strict=True)), run.device) for sample in each]

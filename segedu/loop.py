@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, RandomSampler
 
+from segedu import distributed
 from segedu.config import TrainConfig
 from segedu.data.sample import Sample, collate
 from segedu.data.transforms import Augmented, Transform, mixed_seed
@@ -35,7 +36,8 @@ class Task:
     """What is learnt, and how well.
 
     Attributes:
-        losses: From a run and a batch to named scalar losses; a step lowers their sum.
+        losses: From a run and a batch to named scalar losses; a step lowers their sum. The batch
+            may be a part of a whole one, which `accumulate` or several processes have cut up.
         score: From the run's model to a fraction in [0, 1], of held-out data; greater is better.
         size: Of how many things in a batch the losses are the mean: images, if not said otherwise.
     """
@@ -61,19 +63,22 @@ def run_epochs(
     exists already, training goes on from it, and ends where an uninterrupted run would have ended.
     The weights of the epoch with the best score are kept in it as well.
 
+    In a group of processes all must call it, with the same arguments. They train one model: a batch
+    is what they have together, and all end with the same weights.
+
     Raises:
         InputError: If there is nothing to train on, the checkpoint is of another run, or the loss
             is no longer a number.
     """
     run = begin(model, count(data), config)
-    if checkpoint and checkpoint.exists():
+    if checkpoint and distributed.all_see(checkpoint):
         run.resume(checkpoint, about or {})
 
     for number in range(len(run.history), config.epochs):
         if run.is_stale():
             return
         batches = shuffled(data, augment, config, run.device, epoch=number)
-        with own_randomness(run.device, mixed_seed(config.seed, number)):
+        with own_randomness(run.device, mixed_seed(config.seed, number) + distributed.rank()):
             losses = train_on(run, batches, task.losses, task.size)
         total = sum(losses.values())
         if not math.isfinite(total):
@@ -98,41 +103,44 @@ def train_on(
     run.model.train()
     totals: dict[str, Tensor] = {}
     images = 0
-    for batch in batches:
-        for n, (part, share) in enumerate(in_parts(batch, run.config.accumulate, size)):
+    for portion in distributed.in_step(batches):
+        for n, (part, share) in enumerate(in_parts(portion, run.config.accumulate, size)):
             values = losses(run, part)
             if n == 0:
                 run.optimizer.zero_grad()
             total = sum(values.values()) * share
             run.scaler.scale(total).backward()  # type: ignore[no-untyped-call, arg-type]
             for name, value in values.items():
-                totals[name] = totals.get(name, 0) + value.detach() * share * images_in(batch)
+                totals[name] = totals.get(name, 0) + value.detach() * share * portion.images
+        distributed.add_up_gradients(run.model)
         run.scaler.step(run.optimizer)
         run.scaler.update()
         run.schedule.step()
-        images += images_in(batch)
-    return {name: total.item() / images for name, total in totals.items()}
+        images += portion.images
+    return {name: distributed.total(total).item() / images for name, total in totals.items()}
 
 
 def in_parts(
-    batch: Batch, parts: int, size: Callable[[Batch], float] = images_in
+    portion: distributed.Portion, parts: int, size: Callable[[Batch], float] = images_in
 ) -> Iterator[tuple[Batch, float]]:
     """A batch in at most so many parts of consecutive images, each with its share of the whole.
 
-    The parts' mean losses, each times its share, add up to the whole batch's.
+    The parts' mean losses, each times its share, add up to the whole batch's. In a group these are
+    the parts of all processes, and each process has as many as the others: where its images are
+    used up, it is absent.
     """
-    images = images_in(batch)
-    each = math.ceil(images / parts)
-    cut = [
-        {name: value[first : first + each] for name, value in batch.items()}
-        for first in range(0, images, each)
-    ]
-    if len(cut) == 1:
-        yield batch, 1.0
+    each = math.ceil(portion.most / parts)
+    if each == portion.images and distributed.size() == 1:
+        yield portion.batch, 1.0
         return
+    spans = [slice(i, min(i + each, portion.own)) for i in range(0, portion.most, each)]
+    cut = [{name: value[span] for name, value in portion.batch.items()} for span in spans]
     sizes = [size(part) for part in cut]
-    whole = sum(sizes) or 1.0
-    yield from ((part, of_part / whole) for part, of_part in zip(cut, sizes, strict=True))
+    whole = distributed.total(torch.tensor(sum(sizes)).double()).item() or 1.0
+    company = {name: value[:1] for name, value in portion.batch.items()}
+    for part, of_part in zip(cut, sizes, strict=True):
+        with distributed.absent_if(not images_in(part)):
+            yield part if images_in(part) else company, of_part / whole
 
 
 def shuffled(
@@ -143,12 +151,16 @@ def shuffled(
     *,
     epoch: int,
 ) -> DataLoader[Sample]:
-    """Batches in an order that the seed and the epoch alone decide, so that a run can resume."""
+    """Batches in an order that the seed and the epoch alone decide, so that a run can resume.
+
+    In a group, this process's part of each.
+    """
+    generator = torch.Generator().manual_seed(mixed_seed(config.seed, epoch) >> 1)
+    order = RandomSampler(data, generator=generator)  # type: ignore[arg-type]
     return DataLoader(
         Augmented(data, augment, seed=config.seed, epoch=epoch) if augment else data,
-        config.batch_size,
-        shuffle=True,
-        generator=torch.Generator().manual_seed(mixed_seed(config.seed, epoch) >> 1),
+        batch_sampler=distributed.Parts(order, config.batch_size),
+        generator=generator,
         collate_fn=collate,
         num_workers=config.workers,
         pin_memory=device.type == "cuda",
@@ -156,10 +168,10 @@ def shuffled(
 
 
 def in_order(data: Dataset[Any], config: TrainConfig) -> DataLoader[Any]:
-    """Lists of samples, each at its own size, one after the other."""
+    """Lists of samples, each at its own size, in order; in a group, of this process's samples."""
     return DataLoader(
         data,
-        config.batch_size,
+        batch_sampler=distributed.own_batches(len(data), config.batch_size),  # type: ignore[arg-type]
         collate_fn=list,
         num_workers=config.workers,
         generator=torch.Generator(),  # or it would draw from the global one

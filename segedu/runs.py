@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from segedu import distributed
 from segedu.checkpoints import load_checkpoint, load_weights, save_checkpoint
 from segedu.config import TrainConfig
 from segedu.device import mixed_precision, pick_device
 from segedu.errors import InputError
 from segedu.models.layers import Backbone
 from segedu.models.speed import compile_in_place, recompute_blocks
+from segedu.models.sync_norm import synchronise
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Run:
         return is_stale(self.history, self.config.patience)
 
     def save(self, path: Path, about: Mapping[str, Any]) -> None:
-        """Write all of the run to a checkpoint.
+        """Write all of the run to a checkpoint; in a group the first process does, and all wait.
 
         Raises:
             InputError: If it cannot be written; what was there before stays.
@@ -87,7 +89,9 @@ class Run:
             "schedule": self.schedule.state_dict(),
             "scaler": self.scaler.state_dict(),
         }
-        save_checkpoint(path, state)
+        if distributed.is_first():
+            save_checkpoint(path, state)
+        distributed.barrier()
 
     def resume(self, path: Path, about: Mapping[str, Any]) -> None:
         """Bring this run to where a checkpoint was made.
@@ -105,10 +109,17 @@ class Run:
 
 
 def begin(model: nn.Module, samples: int, config: TrainConfig) -> Run:
-    """A run that has not taken a step, for a model and a number of training samples."""
+    """A run that has not taken a step, for a model and a number of training samples.
+
+    In a group all processes begin with the first one's weights, and batch normalisation is over the
+    batches of all.
+    """
     device = pick_device(config.device)
+    if distributed.in_group():
+        synchronise(model)
     memory_format = torch.channels_last if config.channels_last else torch.preserve_format
     model.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
+    distributed.share_weights(model)
     if config.recompute:
         recompute_blocks(model)
     if config.compile:

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from segedu import loop
+from segedu import distributed, loop
 from segedu.config import TrainConfig
 from segedu.data.sample import IGNORE, Sample, collate
 from segedu.data.transforms import Transform, mixed_seed
 from segedu.device import pick_device
 from segedu.errors import InputError
-from segedu.losses import cross_entropy_loss
+from segedu.losses import PIXEL_MEANS, cross_entropy_loss
 from segedu.metrics.confusion import ConfusionMatrix
 from segedu.runs import Epoch, Run, begin
 
@@ -95,6 +95,8 @@ def evaluate(
 ) -> ConfusionMatrix:
     """Count right and wrong pixels over all of `data`, each picture at its own size.
 
+    In a group each picture is counted by one process, and all get the sum.
+
     The model is left in evaluation mode, on the configured device.
     """
     device = pick_device(config.device)
@@ -106,6 +108,7 @@ def evaluate(
             with loop.autocast(device, config):
                 logits = model(_images(batch, device, config))
             scores.update(logits.argmax(dim=1).cpu(), batch["mask"].as_subclass(Tensor))
+    scores.sum_across_processes()
     return scores
 
 
@@ -159,7 +162,18 @@ def pixel_losses(run: Run, batch: loop.Batch, *, loss: Loss, num_classes: int) -
     mask = mask.to(run.device, non_blocking=True)
     with loop.autocast(run.device, run.config):
         logits = run.model(_images(batch, run.device, run.config))
-    return {"loss": loss(logits.float(), mask)}
+    return {"loss": _loss_of_all(loss, logits.float(), mask)}
+
+
+def _loss_of_all(loss: Loss, logits: Tensor, mask: Tensor) -> Tensor:
+    """The loss of what all processes of a group have together, or one of which it is the mean.
+
+    The mean over all labelled pixels is the mean of the processes' means, if each counts as much as
+    it has labelled pixels. No other loss can be put together like that: it gets all logits.
+    """
+    if loss in PIXEL_MEANS or not distributed.in_group():
+        return loss(logits, mask)
+    return loss(distributed.gathered(logits), distributed.gathered(mask))
 
 
 def _images(batch: loop.Batch, device: torch.device, config: TrainConfig) -> Tensor:

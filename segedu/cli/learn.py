@@ -1,12 +1,16 @@
 """Subcommands that learn and predict: `train`, `models`, `predict`."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from segedu.cli.app import app
 from segedu.cli.form import command, settings_as_options
+
+if TYPE_CHECKING:
+    from segedu.plans import Plan
 
 
 @command(app, "train")
@@ -34,28 +38,41 @@ def train(
 ) -> None:
     """Train a model, keep it in a checkpoint, and score it on the held-out pictures.
 
-    Each set has a recipe; the options below replace single settings of it.
+    Each set has a recipe; the options below replace single settings of it. With several GPUs or
+    machines: torchrun --nproc-per-node N -m segedu train ..., with the same options.
     """
-    from segedu.loggers import open_log
+    from segedu.distributed import joined
     from segedu.plans import prepare
 
     run = prepare(data, model, settings or {}, pretrained=pretrained)
-    if pretrained:
-        print(f"backbone: {run.about['begun_from']}")
     path = checkpoint or Path("runs") / f"{Path(data).name}-{model}.pt"
+    with joined(run.config.device):
+        for line in _trained(run, path, log, pretrained=pretrained):
+            print(line, flush=True)
+
+
+def _trained(run: "Plan", path: Path, log: str, *, pretrained: bool) -> Iterator[str]:
+    """Train and score; the lines that say how it goes, all of them in the first process alone."""
+    from segedu.distributed import is_first
+    from segedu.loggers import open_log
+
+    def said(*lines: str) -> Iterable[str]:
+        return lines if is_first() else ()
+
+    if pretrained:
+        yield from said(f"backbone: {run.about['begun_from']}")
     about = {**run.about, **run.config.record()}
-    with open_log(log, path.with_name(f"{path.stem}-log"), about) as note:
+    chosen = log if is_first() else "none"
+    with open_log(chosen, path.with_name(f"{path.stem}-log"), about) as note:
         for epoch in run.train(path):
             note(epoch)
-            print(
+            yield from said(
                 f"epoch {epoch.number + 1}/{run.config.epochs}  loss {epoch.train_loss:.4f}  "
-                f"held-out {run.score_name} {epoch.val_score:.4f}",
-                flush=True,
+                f"held-out {run.score_name} {epoch.val_score:.4f}"
             )
     scores = run.score(path)
-    for name, value in scores.parts.items():
-        print(f"  {name:<12} {value:.4f}")
-    print(f"held-out {scores.name} {scores.whole:.4f} (best epoch); checkpoint: {path}")
+    yield from said(*(f"  {name:<12} {value:.4f}" for name, value in scores.parts.items()))
+    yield from said(f"held-out {scores.name} {scores.whole:.4f} (best epoch); checkpoint: {path}")
 
 
 @command(app, "models")

@@ -14,7 +14,11 @@ from segedu.losses.lovasz import lovasz_loss
 from segedu.losses.overlap import dice_loss, jaccard_loss, tversky_loss
 from segedu.losses.pixelwise import binary_cross_entropy_loss, cross_entropy_loss, focal_loss
 
+PIXEL_MEANS = (cross_entropy_loss, focal_loss, binary_cross_entropy_loss)
+"""The losses that, as they stand, are plain means over the labelled pixels."""
+
 __all__ = [
+    "PIXEL_MEANS",
     "binary_cross_entropy_loss",
     "boundary_loss",
     "cross_entropy_loss",

@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
+import torch.distributed as dist
 from jaxtyping import Float64, Int64
 
 from segedu.errors import InputError
@@ -92,6 +93,20 @@ class InstanceAP:
                 is_out,
             )
         )
+
+    def join_processes(self, places: Sequence[int]) -> None:
+        """Have the pictures of all processes of a `torchrun`; does nothing outside one.
+
+        Args:
+            places: Of this process's pictures among all of them: equal scores stay in that order.
+        """
+        if not (dist.is_available() and dist.is_initialized()):
+            return
+        own = list(zip(places, self._pictures, strict=True))
+        everywhere: list[list[tuple[int, _Matched]]] = [[] for _ in range(dist.get_world_size())]
+        dist.all_gather_object(everywhere, own)
+        together = sorted((pair for part in everywhere for pair in part), key=lambda pair: pair[0])
+        self._pictures = [picture for _, picture in together]
 
     def summary(self) -> dict[str, float]:
         """The twelve numbers by COCO's names.
