@@ -32,7 +32,12 @@ def train(
     ] = False,
     log: Annotated[
         str,
-        typer.Option(help="tensorboard or wandb: note each epoch in a folder by the checkpoint."),
+        typer.Option(
+            "--log",
+            "--log-to",
+            help="tensorboard or wandb: note each epoch in a folder by the checkpoint. torchrun "
+            "takes --log for an option of its own: write --log-to there.",
+        ),
     ] = "none",
     settings: dict[str, Any] | None = None,
 ) -> None:
