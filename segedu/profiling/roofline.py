@@ -46,7 +46,7 @@ def measure_ceilings(device: torch.device, *, side: int = 0, megabytes: int = 0)
         megabytes: Of the tensor that is copied, far more than a cache holds; 0 for such a size.
     """
     on_cpu = device.type == "cpu"
-    side, megabytes = side or (1024 if on_cpu else 8192), megabytes or (256 if on_cpu else 2048)
+    side, megabytes = side or (1024 if on_cpu else 8192), megabytes or (128 if on_cpu else 2048)
     kinds = [torch.float32] + [mixed_precision(device)] * is_quick_in_16_bits(device)
     flops = {str(kind).removeprefix("torch."): _product(side, kind, device) for kind in kinds}
     source = torch.zeros(megabytes << 18, device=device)
