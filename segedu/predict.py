@@ -1,9 +1,9 @@
 """From a checkpoint and a picture to a mask, or to objects; chapter 01 ends with it."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +14,17 @@ from torch import Tensor, nn
 
 from segedu.checkpoints import load_checkpoint, load_weights
 from segedu.data.annotations import Objects, coco_json
-from segedu.data.images import read_image
 from segedu.data.manifests import manifest_folder
 from segedu.detect import THRESHOLD
 from segedu.device import pick_device
 from segedu.errors import InputError
 from segedu.files import whole_file
+from segedu.models.layers import Views
 from segedu.models.registry import MODELS, build
 from segedu.palette import lookup_table
+from segedu.pictures import Decoded, OnDisk, open_picture, strip_writer
 from segedu.show import blend, blend_objects
+from segedu.tiles import InMemory, Tiling, predict_strips
 
 TILE = 768
 """Larger pictures are predicted in squares of this many pixels, so that any size fits in memory."""
@@ -30,6 +32,14 @@ TILE = 768
 MARGIN = 256
 """How many pixels of its surroundings a tile sees; about as far as receptive fields reach."""
 
+BLEND = 16
+"""Over how many pixels on either side of a cut the tiles of a picture in strips are blended."""
+
+OVERLAID = 64
+"""Rows of such a picture that are overlaid at once."""
+
+LARGE = 2**25
+"""A picture of more pixels is read and written in strips, so that it need not fit in memory."""
 
 SURE = 0.5
 """Objects with a lower score are not written."""
@@ -68,11 +78,18 @@ class Trained:
     objects: bool = False
 
 
-def load_trained(checkpoint: Path, *, device: str = "auto") -> Trained:
+def load_trained(checkpoint: Path, *, device: str = "auto", views: Sequence[float] = ()) -> Trained:
     """The best model of a run of `segedu train`.
 
+    Args:
+        checkpoint: The run's file.
+        device: Where to predict.
+        views: At which scales the model looks at a picture, each time also mirrored; none for as
+            it was trained to.
+
     Raises:
-        InputError: If the checkpoint cannot be read, or does not say what model it is of.
+        InputError: If the checkpoint cannot be read, does not say what model it is of, or is of one
+            that finds objects and is to have views.
     """
     chosen = pick_device(device)
     state = load_checkpoint(checkpoint, device=chosen)
@@ -85,29 +102,31 @@ def load_trained(checkpoint: Path, *, device: str = "auto") -> Trained:
     model = build(about["model"], len(about["classes"]), **about.get("options", {}))
     load_weights(model, state["best"], checkpoint)
     objects = MODELS[about["model"]].objects
+    if views:
+        model = _with_views(model, views, checkpoint, objects=objects)
     return Trained(model.to(chosen).eval(), tuple(about["classes"]), chosen, objects)
 
 
-@torch.inference_mode()
 def predict_mask(trained: Trained, image: Float[Tensor, "3 h w"]) -> Int[Tensor, "h w"]:
     """The most likely class of each pixel of a picture of any size, on the CPU.
 
     A picture larger than `TILE` is cut into tiles that overlap by twice `MARGIN`; of each tile only
     what lies further than `MARGIN` from a cut is kept.
     """
-    height, width = image.shape[1:]
-    mask = torch.empty(height, width, dtype=torch.int64)
-    for rows in _spans(height):
-        for columns in _spans(width):
-            seen = tuple(_widened(span, end) for span, end in ((rows, height), (columns, width)))
-            tile = image[:, seen[0], seen[1]].as_subclass(Tensor).to(trained.device)
-            best = trained.model(tile[None])[0].argmax(dim=0).cpu()
-            top, left = rows.start - seen[0].start, columns.start - seen[1].start
-            inner = best[
-                top : top + rows.stop - rows.start, left : left + columns.stop - columns.start
-            ]
-            mask[rows, columns] = inner
-    return mask
+    strips = predict_strips(trained.model, InMemory(image), Tiling(TILE, MARGIN), trained.device)
+    return torch.cat([labels for _, labels in strips])
+
+
+def _with_views(
+    model: nn.Module, scales: Sequence[float], checkpoint: Path, *, objects: bool
+) -> nn.Module:
+    """The model looking at those scales instead of those that it was trained with."""
+    if objects or min(scales) <= 0:
+        raise InputError(
+            f"{checkpoint}: views {', '.join(f'{scale:g}' for scale in scales)}; expected scales "
+            "above 0 and a model that labels pixels"
+        )
+    return Views(model.model if isinstance(model, Views) else model, scales)
 
 
 @torch.inference_mode()
@@ -137,27 +156,33 @@ def predict_file(trained: Trained, picture: Path, out: Path) -> tuple[Path, Path
     be of any size, grey or coloured, with 8 or 16 bits, transparent or turned by EXIF; what is
     written is upright.
 
+    Of a picture of more than `LARGE` pixels the two are NAME_mask.tif and NAME_overlay.tif, which
+    are written in strips; see `segedu.pictures`.
+
     Returns:
-        The paths of the two.
+        The paths of the two; the first is put in its place after the other.
 
     Raises:
         InputError: If the picture cannot be read, or the two cannot be written.
     """
-    image = read_image(picture)
+    opened = open_picture(picture)
+    if opened.height * opened.width > LARGE:
+        return _predict_in_strips(trained, opened, picture, out)
+    image = opened.window(slice(None), slice(None))
     find = _found_objects if trained.objects else _found_mask
     name, write, drawn = find(trained, image, picture)
-    first, overlay = out / f"{picture.stem}_{name}", out / f"{picture.stem}_overlay.png"
     pixels = Image.fromarray(np.rint(drawn * 255).astype(np.uint8))
-    try:
-        with whole_file(first) as first_file, whole_file(overlay) as overlay_file:
-            write(first_file)
-            pixels.save(overlay_file, format="PNG")
-    except OSError as error:
-        raise InputError(
-            f"{out}: {name} and overlay could not be written ({error.strerror or error}); free "
-            "some space or choose another folder with -o"
-        ) from error
+    first, overlay = out / f"{picture.stem}_{name}", out / f"{picture.stem}_overlay.png"
+    with _both_or_neither(first, overlay) as (first_file, overlay_file):
+        write(first_file)
+        pixels.save(overlay_file, format="PNG")
     return first, overlay
+
+
+def outputs(trained: Trained, picture: Path, out: Path) -> list[Path]:
+    """The files of which `predict_file` writes the first one last: one of them, by size."""
+    names = ["objects.json"] if trained.objects else ["mask.png", "mask.tif"]
+    return [out / f"{picture.stem}_{name}" for name in names]
 
 
 Found = tuple[str, Callable[[Path], object], np.ndarray]
@@ -182,17 +207,45 @@ def _found_objects(trained: Trained, image: Tensor, picture: Path) -> Found:
     return "objects.json", lambda path: path.write_text(text, encoding="utf-8"), drawn
 
 
-def _spans(length: int) -> list[slice]:
-    """0..length in pieces of at most `TILE`, all but equally long."""
-    pieces = max(1, -(-length // TILE))
-    edges = [length * i // pieces for i in range(pieces + 1)]
-    return [slice(a, b) for a, b in pairwise(edges)]
+def _predict_in_strips(
+    trained: Trained, opened: Decoded | OnDisk, picture: Path, out: Path
+) -> tuple[Path, Path]:
+    """Mask and overlay of a picture that is too large to be held in full."""
+    if trained.objects:
+        raise InputError(
+            f"{picture}: has {opened.height} x {opened.width} pixels, too many to find objects in "
+            f"at once; expected at most {LARGE}: cut it into parts"
+        )
+    shape, classes = (opened.height, opened.width), len(trained.classes)
+    tiling = Tiling(TILE, MARGIN, BLEND)
+    first, overlay = (out / f"{picture.stem}_{name}.tif" for name in ("mask", "overlay"))
+    with (
+        _both_or_neither(first, overlay) as (first_file, overlay_file),
+        strip_writer(first_file, shape, classes) as write_mask,
+        strip_writer(overlay_file, (*shape, 3)) as write_overlay,
+    ):
+        for rows, labels in predict_strips(trained.model, opened, tiling, trained.device):
+            write_mask(labels.numpy())
+            for top in range(0, len(labels), OVERLAID):
+                part = labels[top : top + OVERLAID]
+                begin = rows.start + top
+                image = opened.window(slice(begin, begin + len(part)), slice(None))
+                write_overlay(np.rint(blend(image, part, classes) * 255))
+    return first, overlay
 
 
-def _widened(span: slice, end: int) -> slice:
-    """`span` with a margin on both sides, within 0..end, beginning at a multiple of 32.
+@contextmanager
+def _both_or_neither(first: Path, second: Path) -> Iterator[tuple[Path, Path]]:
+    """Names to write to; the first is put in its place after the second.
 
-    So a network that halves the picture up to five times does so on the whole picture's grid.
+    Raises:
+        InputError: If they cannot be written.
     """
-    start = max(0, span.start - MARGIN) // 32 * 32
-    return slice(start, min(end, span.stop + MARGIN))
+    try:
+        with whole_file(first) as first_file, whole_file(second) as second_file:
+            yield first_file, second_file
+    except OSError as error:
+        raise InputError(
+            f"{first.parent}: {first.stem.rpartition('_')[2]} and overlay could not be written "
+            f"({error.strerror or error}); free some space or choose another folder with -o"
+        ) from error

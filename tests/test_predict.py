@@ -1,5 +1,4 @@
 import errno
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -101,14 +100,6 @@ def test_tiles_give_what_the_whole_picture_gives(monkeypatch, trained):
     monkeypatch.setattr(predict, "TILE", 64)
     monkeypatch.setattr(predict, "MARGIN", 40)
     assert predict_mask(trained, image).equal(whole)
-
-
-@pytest.mark.parametrize("length", [1, 767, 768, 769, 5000])
-def test_tiles_cover_every_pixel_once(length):
-    spans = predict._spans(length)
-    assert [spans[0].start, spans[-1].stop] == [0, length]
-    assert all(a.stop == b.start for a, b in pairwise(spans))
-    assert max(span.stop - span.start for span in spans) <= 768
 
 
 def test_a_full_disk_leaves_nothing(tmp_path, trained, monkeypatch):

@@ -1,4 +1,4 @@
-"""Subcommands that learn and predict: `train`, `models`, `predict`."""
+"""Subcommands that learn: `train`, `models`."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -94,19 +94,3 @@ def models() -> None:
             f"{row.rule}",
             flush=True,
         )
-
-
-@command(app, "predict")
-def predict(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint of `segedu train`.")],
-    image: Annotated[Path, typer.Argument(help="A picture of any size.")],
-    out: Annotated[
-        Path, typer.Option("-o", "--out", help="The folder for mask and overlay.")
-    ] = Path(),
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-) -> None:
-    """Write the mask of a picture, and the picture with the mask laid over it."""
-    from segedu.predict import load_trained, predict_file
-
-    for path in predict_file(load_trained(checkpoint, device=device), image, out):
-        print(path)

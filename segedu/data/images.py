@@ -22,12 +22,34 @@ def read_image(path: Path) -> tv_tensors.Image:
     Raises:
         InputError: If there is no such file, or it cannot be read as an image.
     """
-    pixels = _open(path)
+    pixels = read_pixels(path)
     if pixels.ndim == 2:
         pixels = np.repeat(pixels[:, :, None], 3, axis=2)
     greatest = int(np.iinfo(pixels.dtype).max)
     image = torch.from_numpy(pixels.transpose(2, 0, 1).copy()).float() / greatest
     return tv_tensors.Image(image)
+
+
+def read_pixels(path: Path) -> np.ndarray:
+    """The whole numbers in a picture's file, upright: (H, W) or (H, W, 3), uint8 or uint16.
+
+    Raises:
+        InputError: If there is no such file, or it cannot be read as an image.
+    """
+    try:
+        with Image.open(path) as file:
+            upright = ImageOps.exif_transpose(file)
+            if upright.mode in ("I;16", "I;16B", "I;16L", "I"):
+                return np.asarray(upright).clip(0, 65535).astype(np.uint16)
+            if upright.mode in ("L", "1", "LA", "La"):
+                return np.asarray(upright.convert("L"))
+            return np.asarray(upright.convert("RGBA").convert("RGB"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; check the name") from error
+    except (OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise InputError(
+            f"{path}: cannot be read as an image ({error}); open it in a viewer and save it again"
+        ) from error
 
 
 def read_index(path: Path) -> tv_tensors.Mask:
@@ -51,21 +73,3 @@ def read_index(path: Path) -> tv_tensors.Mask:
             )
         stored = stored[..., 0]
     return tv_tensors.Mask(torch.from_numpy(stored.astype(np.int64)))
-
-
-def _open(path: Path) -> np.ndarray:
-    """(H, W) or (H, W, 3) uint8 or uint16, upright."""
-    try:
-        with Image.open(path) as file:
-            upright = ImageOps.exif_transpose(file)
-            if upright.mode in ("I;16", "I;16B", "I;16L", "I"):
-                return np.asarray(upright).clip(0, 65535).astype(np.uint16)
-            if upright.mode in ("L", "1", "LA", "La"):
-                return np.asarray(upright.convert("L"))
-            return np.asarray(upright.convert("RGBA").convert("RGB"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; check the name") from error
-    except (OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise InputError(
-            f"{path}: cannot be read as an image ({error}); open it in a viewer and save it again"
-        ) from error
