@@ -126,11 +126,11 @@ def _refuse_points(cell: NotebookNode, where: str) -> None:
 
 
 def defined_names(source: str) -> list[str]:
-    """The names that a cell's code binds at its top level, in their order.
+    """The names that a cell's code binds at its top level, in their order; imports left out.
 
     Example:
         >>> defined_names("import math; k = 2; f = lambda x: x")
-        ['math', 'k', 'f']
+        ['k', 'f']
     """
     names: dict[str, None] = {}
     for statement in ast.parse(source).body:
@@ -140,8 +140,6 @@ def defined_names(source: str) -> list[str]:
         for part in ast.walk(statement):
             if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
                 names[part.id] = None
-            elif isinstance(part, ast.alias):
-                names[(part.asname or part.name).split(".")[0]] = None
     return list(names)
 
 

@@ -1,0 +1,309 @@
+"""The verdict on a submission: its cells run in a sandbox, the tests run here.
+
+Tests see the student's functions through `Proxy` and their values as plain copies. So a test's own
+`assert`, `numpy` and `==` are out of the student's reach, and hidden tests never enter the sandbox
+but for the arguments they call with.
+"""
+
+import ast
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from types import FrameType
+from typing import Any
+
+from segedu.errors import InputError
+from segedu.grading import asking
+from segedu.grading.bridge import Bridge, Ended, StudentError
+from segedu.grading.cells import HIDDEN_TESTS, regions
+from segedu.grading.release import solution_names
+from segedu.grading.submission import Submission
+
+HIDDEN = "a hidden test fails"
+Start = Callable[[], Bridge]
+
+
+@dataclass(frozen=True)
+class Question:
+    """How one question was answered.
+
+    Attributes:
+        name: Its grade_id.
+        status: "pass", "partial", "fail", "timeout", "crash", "protocol-error", "not-reached",
+            "manual" or "no-response".
+        score: Marks; None while a person has to give them.
+        most: Marks there are.
+        message: What the student may read.
+        detail: What only the instructor may read.
+        seconds: That its tests took.
+    """
+
+    name: str
+    status: str
+    score: float | None
+    most: float
+    message: str = ""
+    detail: str = ""
+    seconds: float = 0.0
+
+
+@dataclass
+class Verdict:
+    """All questions, and how the replay went.
+
+    Attributes:
+        questions: In the key's order.
+        raised: Cells of the student's that raised an error, in words.
+    """
+
+    questions: list[Question] = field(default_factory=list)
+    raised: list[str] = field(default_factory=list)
+
+    @property
+    def score(self) -> float:
+        """The marks that need no person."""
+        return sum(question.score or 0.0 for question in self.questions)
+
+
+def judge(secret: Mapping[str, Any], submission: Submission, start: Start) -> Verdict:
+    """Judge a submission.
+
+    Args:
+        secret: The key.
+        submission: As the student handed it in.
+        start: Starts a fresh sandbox.
+
+    Raises:
+        SandboxFailed: If no sandbox can be had: the submission is not to blame.
+        InputError: If the key's own code fails.
+    """
+    names: dict[str, Any] = {"__name__": "__tests__"}
+    defined = solution_names(secret)  # type: ignore[arg-type]
+    earlier: list[str] = []
+    verdict = Verdict()
+    with _Replay(secret, submission, start, verdict.raised) as replay:
+        for cell in secret["cells"]:
+            about = cell["nbgrader"]
+            name = about.get("grade_id", "")
+            if about.get("solution") or about.get("task"):
+                earlier.append(name)
+                if about.get("grade") or about.get("task"):
+                    verdict.questions.append(_by_hand(cell, submission))
+            elif cell["cell_type"] == "code" and about.get("grade"):
+                wanted = [n for solution in earlier for n in defined.get(solution, [])]
+                upto = max(submission.last(known) for known in [name, *earlier])
+                question = _test(cell, names, wanted, partial(replay.upto, upto))
+                verdict.questions.append(_untouched(question, secret, submission, earlier))
+            elif cell["cell_type"] == "code":
+                _run_own(cell["source"], names)
+    return verdict
+
+
+class _Replay:
+    """The student's cells, run in order; when one ends the process, begun anew without it."""
+
+    def __init__(
+        self, secret: Mapping[str, Any], submission: Submission, start: Start, raised: list[str]
+    ) -> None:
+        self._cells = submission.cells
+        self._start, self._raised = start, raised
+        self._left = float(secret["limits"]["notebook_seconds"])
+        self._bridge: Bridge | None = None
+        self._next = 0
+        self._deadly: set[int] = set()
+
+    def __enter__(self) -> "_Replay":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """End the process, if there is one; the next question begins anew."""
+        if self._bridge is not None:
+            self._bridge.close()
+        self._bridge, self._next = None, 0
+
+    def upto(self, place: int) -> Bridge:
+        """The sandbox after all cells up to that place, this one included."""
+        if self._bridge is None:
+            self._bridge = self._start()
+        while self._next <= place:
+            number, self._next = self._next, self._next + 1
+            cell = self._cells[number]
+            if cell.is_code and not cell.is_test and number not in self._deadly:
+                self._run(number)
+        return self._bridge
+
+    def _run(self, number: int) -> None:
+        assert self._bridge is not None
+        if self._left <= 0:
+            self.end()
+            raise Ended("timeout")
+        begun = time.monotonic()
+        try:
+            self._bridge.run(self._cells[number].source)
+        except Ended as end:
+            self._deadly.add(number)
+            self._note(number, end.why)
+            reached = self._next - 1
+            self.end()
+            self._left -= time.monotonic() - begun
+            self.upto(reached)
+            return
+        except Exception as error:  # noqa: BLE001 - whatever the student's code raises
+            self._note(number, f"{_kind(error)}: {error}")
+        self._left -= time.monotonic() - begun
+
+    def _note(self, number: int, what: str) -> None:
+        line = f"cell {number + 1} {what}"[:300]
+        if line not in self._raised:
+            self._raised.append(line)
+
+
+def _test(
+    cell: Mapping[str, Any],
+    names: dict[str, Any],
+    wanted: list[str],
+    replayed: Callable[[], Bridge],
+) -> Question:
+    """Run one cell of tests on what the student has defined so far."""
+    name, most = cell["nbgrader"]["grade_id"], float(cell["nbgrader"]["points"])
+    begun = time.monotonic()
+    status, score, message, detail = "pass", most, "", ""
+    try:
+        bridge = replayed()
+        for known in wanted:
+            names.pop(known, None)
+        names.update(bridge.look(wanted))
+        with asking.through(bridge.evaluate), _time_limit(2 * bridge.limits.cell_seconds):
+            value = _run_own(cell["source"], names, name)
+        score = _marks(value, most, name)
+        status = "pass" if score == most else "partial" if score else "fail"
+    except Ended as end:
+        status, score = end.why, 0.0
+        message = {
+            "crash": "the code ended its own process",
+            "timeout": "the code took too long",
+            "protocol-error": "the code wrote into what it was not given",
+        }[end.why]
+    except _Fault as fault:
+        raise InputError(f"{name}: {fault}") from fault
+    except Exception as error:  # noqa: BLE001 - a test that fails
+        status, score = "fail", 0.0
+        message, detail = _explained(error, cell["source"], name)
+    return Question(name, status, score, most, message, detail, time.monotonic() - begun)
+
+
+class _Fault(Exception):  # noqa: N818 - what it is
+    """Something that the assignment's author has to mend."""
+
+
+def _run_own(source: str, names: dict[str, Any], name: str = "setup") -> Any:
+    """Run code of the assignment's author; returns the value of a last expression, or None."""
+    tree = ast.parse(source, f"<{name}>")
+    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    exec(compile(tree, f"<{name}>", "exec"), names)
+    if last is None:
+        return None
+    return eval(compile(ast.Expression(last.value), f"<{name}>", "eval"), names)  # type: ignore[attr-defined]
+
+
+def _marks(value: Any, most: float, name: str) -> float:
+    """Full marks where a test ends in no number, else that number."""
+    if value is None:
+        return most
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise _Fault(f"its tests end in {value!r}; expected marks, or nothing") from None
+    if not 0 <= number <= most:
+        raise _Fault(f"the tests of {name} give {number} marks; expected 0 to {most}")
+    return number
+
+
+def _explained(error: Exception, source: str, name: str) -> tuple[str, str]:
+    """Why a test fails: for the student, who must not learn of hidden tests, and in full."""
+    line = _line_of(error, name)
+    said = str(error) if isinstance(error, AssertionError) else f"{_kind(error)}: {error}"
+    detail = f"line {line}: {said or 'the assertion does not hold'}"[:1000]
+    hidden = any(line - 1 in span for span in regions(source, HIDDEN_TESTS))
+    if hidden:
+        return _literal_message(source, line) or HIDDEN, detail
+    return (said or "the assertion does not hold")[:1000], detail
+
+
+def _line_of(error: Exception, name: str) -> int:
+    """The line of the test at which the error arose, from 1."""
+    line, trace = 1, error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == f"<{name}>":
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return line
+
+
+def _literal_message(source: str, line: int) -> str:
+    """The message of the assertion that spans a line, where it is a literal and tells no value."""
+    for part in ast.walk(ast.parse(source)):
+        if isinstance(part, ast.Assert) and part.lineno <= line <= (part.end_lineno or line):
+            message = part.msg
+            if isinstance(message, ast.Constant) and isinstance(message.value, str):
+                return message.value
+    return ""
+
+
+def _kind(error: Exception) -> str:
+    return "" if isinstance(error, StudentError) else type(error).__name__
+
+
+def _by_hand(cell: Mapping[str, Any], submission: Submission) -> Question:
+    """A question that a person marks; nothing written is nothing earned."""
+    about = cell["nbgrader"]
+    name, most = about["grade_id"], float(about["points"])
+    written = submission.answers(name)
+    if not about.get("task") and all(text.strip() == cell["released"].strip() for text in written):
+        return Question(name, "no-response", 0.0, most, "nothing was written")
+    return Question(name, "manual", None, most, "marked by a person")
+
+
+def _untouched(
+    question: Question, secret: Mapping[str, Any], submission: Submission, earlier: list[str]
+) -> Question:
+    """A failed question whose answer is as released has no response."""
+    by_name = {cell["nbgrader"].get("grade_id"): cell for cell in secret["cells"]}
+    before = [name for name in earlier if by_name[name]["cell_type"] == "code"]
+    if question.score or not before:
+        return question
+    written = submission.answers(before[-1])
+    if all(text.strip() == by_name[before[-1]]["released"].strip() for text in written):
+        message = "the answer is missing"
+        return Question(question.name, "no-response", 0.0, question.most, message)
+    return question
+
+
+@contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """End a test that itself goes on too long, over a value of the student's for one.
+
+    Only a process's main thread can have one; elsewhere there is none.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        raise Ended("timeout")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        with suppress(TypeError):
+            signal.signal(signal.SIGALRM, before)
