@@ -7,7 +7,7 @@ cells with the same checksums, without outputs. Ids are set here, so that they d
 import copy
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -208,7 +208,7 @@ def _lock(cell: NotebookNode) -> None:
         cell.metadata["editable"] = False
 
 
-def answered(secret: dict[str, Any], answers: dict[str, str] | None = None) -> NotebookNode:
+def answered(secret: Mapping[str, Any], answers: dict[str, str] | None = None) -> NotebookNode:
     """A submission made from a key: each solution cell has its solution, or the answer given.
 
     Args:
@@ -230,7 +230,7 @@ def answered(secret: dict[str, Any], answers: dict[str, str] | None = None) -> N
     return node(nbformat=4, nbformat_minor=5, metadata=own_metadata(), cells=cells)
 
 
-def solution_names(secret: dict[str, Any]) -> dict[str, list[str]]:
+def solution_names(secret: Mapping[str, Any]) -> dict[str, list[str]]:
     """By each solution cell's grade_id, the names that its solution defines.
 
     Only these are ever bound to a student's answer.

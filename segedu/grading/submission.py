@@ -95,7 +95,7 @@ def read_cells(path: Path) -> list[dict[str, Any]]:
     _drop_outputs(given)
     try:
         notebook = nbformat.reads(json.dumps(given), as_version=4)  # type: ignore[no-untyped-call]
-        cells = [_plain(cell) for cell in notebook.cells]
+        cells = plain_cells(notebook)
     except Exception:  # noqa: BLE001 - old and broken notebooks fail in many ways
         raise Invalid("the notebook cannot be read in any format from 3 to 4.5") from None
     if len(cells) > MOST_CELLS:
@@ -133,10 +133,7 @@ class _Matcher:
         self.by_name = {cell["nbgrader"]["grade_id"]: cell for cell in named}
         self.by_id = {cell["id"]: cell for cell in named}
         self.by_text = {cell["released"].strip(): cell for cell in named}
-        self.defines = {
-            name: set(names)
-            for name, names in solution_names(secret).items()  # type: ignore[arg-type]
-        }
+        self.defines = {name: set(names) for name, names in solution_names(secret).items()}
 
     def find(self, cell: Mapping[str, Any], repairs: list[str]) -> dict[str, Any] | None:
         """The key's cell that this one is, if any."""
@@ -188,6 +185,11 @@ def _drop_outputs(given: dict[str, Any]) -> None:
         for cell in cells if isinstance(cells, list) else []:
             if isinstance(cell, dict) and "outputs" in cell:
                 cell["outputs"] = []
+
+
+def plain_cells(notebook: Any) -> list[dict[str, Any]]:
+    """What is read of a notebook's cells: source, kind, id and grade_id."""
+    return [_plain(cell) for cell in notebook.cells]
 
 
 def _plain(cell: Any) -> dict[str, Any]:

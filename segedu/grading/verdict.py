@@ -82,7 +82,7 @@ def judge(secret: Mapping[str, Any], submission: Submission, start: Start) -> Ve
         InputError: If the key's own code fails.
     """
     names: dict[str, Any] = {"__name__": "__tests__"}
-    defined = solution_names(secret)  # type: ignore[arg-type]
+    defined = solution_names(secret)
     earlier: list[str] = []
     verdict = Verdict()
     with _Replay(secret, submission, start, verdict.raised) as replay:

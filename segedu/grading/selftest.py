@@ -1,0 +1,97 @@
+"""What an assignment must show before anybody is graded with it.
+
+Its solution has all marks that need no person, the untouched release has none, each typical wrong
+answer has less than all, and all of that twice the same.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nbformat import NotebookNode
+
+from segedu.errors import InputError
+from segedu.grading.assignment import Limits, defined_names
+from segedu.grading.bridge import Bridge
+from segedu.grading.release import answered, solution_names
+from segedu.grading.submission import match, plain_cells
+from segedu.grading.verdict import Verdict, judge
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One submission that the self-test makes and judges.
+
+    Attributes:
+        name: "solution", "untouched", or a mutant's sentence.
+        score: Marks that it got.
+        most: Marks that need no person.
+        fault: What is wrong with that; "" if nothing is.
+    """
+
+    name: str
+    score: float
+    most: float
+    fault: str
+
+
+def selftest(secret: Mapping[str, Any]) -> Iterator[Trial]:
+    """Judge the key's own solution, its release and its mutants, each twice.
+
+    Raises:
+        InputError: If a mutant replaces no solution, or the key's own code fails.
+        SandboxFailed: If there is no sandbox.
+    """
+    solutions = [c for c in secret["cells"] if c["nbgrader"].get("solution")]
+    untouched = {c["nbgrader"]["grade_id"]: c["released"] for c in solutions}
+    yield _try(secret, "solution", {}, lambda score, most: score == most, "expected all marks")
+    yield _try(secret, "untouched", untouched, lambda score, _: score == 0, "expected no marks")
+    for sentence, source in secret["mutants"].items():
+        answers = {replaced(secret, source): source}
+        yield _try(secret, sentence, answers, lambda score, most: score < most, "expected fewer")
+
+
+def replaced(secret: Mapping[str, Any], mutant: str) -> str:
+    """The grade_id of the solution cell whose names a mutant defines.
+
+    Raises:
+        InputError: If there is not exactly one.
+    """
+    names = set(defined_names(mutant))
+    found = [n for n, d in solution_names(secret).items() if names and names & set(d)]
+    if len(found) != 1:
+        raise InputError(
+            f"{secret['name']}: a mutant defines {sorted(names)}, which {len(found)} solution "
+            "cells define; expected one"
+        )
+    return found[0]
+
+
+def judge_notebook(secret: Mapping[str, Any], notebook: NotebookNode) -> Verdict:
+    """The verdict on a notebook in memory, with sandboxes of the key's limits."""
+    limits = Limits(**secret["limits"])
+    return judge(secret, match(plain_cells(notebook), secret), lambda: Bridge(limits))
+
+
+def _try(
+    secret: Mapping[str, Any],
+    name: str,
+    answers: dict[str, str],
+    holds: Callable[[float, float], bool],
+    expected: str,
+) -> Trial:
+    notebook = answered(secret, answers)
+    first, second = (judge_notebook(secret, notebook) for _ in range(2))
+    most = sum(q.most for q in first.questions if q.status != "manual")
+    if name == "untouched":
+        most = sum(q.most for q in first.questions)
+    outcomes = [[(q.status, q.score) for q in verdict.questions] for verdict in (first, second)]
+    fault = "" if holds(first.score, most) else expected
+    if outcomes[0] != outcomes[1]:
+        fault = "twice the same answers, and not twice the same marks"
+    if fault and name == "solution":
+        failed = [
+            f"{q.name}: {q.detail or q.message}" for q in first.questions if q.score != q.most
+        ]
+        fault += f"; {'; '.join(failed)}"
+    return Trial(name, first.score, most, fault)
