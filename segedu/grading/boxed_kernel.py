@@ -5,6 +5,7 @@ read, output is counted, and the kernel is ended when a clock or a cap is exceed
 that are said not to have run, which papermill itself would call completed.
 """
 
+import logging
 import shutil
 import sys
 import tempfile
@@ -22,7 +23,6 @@ from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, NotebookExecutionManager
-from papermill.log import logger
 from traitlets import Type
 
 from segedu.grading import sandbox
@@ -31,6 +31,9 @@ from segedu.notebooks.document import node
 
 WAITING = 64  # messages that may wait to be read
 NOT_RUN = "not run"
+SILENT = logging.getLogger(__name__)
+SILENT.addHandler(logging.NullHandler())
+SILENT.propagate = False
 
 
 class BoundedClient(AsyncKernelClient):
@@ -175,7 +178,7 @@ class BoxedEngine(NBClientEngine):  # type: ignore[misc]
             allowed,
             km=manager,
             kernel_name=kernel_name,
-            log=logger,
+            log=SILENT,
             timeout=allowed.cell_seconds,
             startup_timeout=start_timeout,
             allow_errors=True,

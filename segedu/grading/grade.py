@@ -83,7 +83,7 @@ def grade_one(job: Job) -> Result:
     return _finish(result, job, begun)
 
 
-def grade(
+def grade_class(
     secret: Path,
     submissions: Path,
     out: Path,

@@ -81,7 +81,7 @@ def command(
         *_binds(shown, "--ro-bind"),
         *_binds(writable, "--bind"),
         *_variables({**_environment(), **(environment or {})}),
-        *("--chdir", HOME, "--"),
+        *("--remount-ro", "/", "--chdir", HOME, "--"),
     ]
     bounded = [
         "prlimit",
