@@ -94,15 +94,17 @@ def _first_and_second(
 @contextmanager
 def _running_means_stay(block: nn.Module) -> Iterator[None]:
     """Batch normalisation as in training, but for its running means: they have seen the batch."""
-    tracking = [
-        norm
+    kept = [
+        (norm, dict(norm.named_buffers()))
         for norm in block.modules()
-        if isinstance(norm, _BatchNorm) and norm.track_running_stats
+        if isinstance(norm, _BatchNorm)
     ]
-    for norm in tracking:
-        norm.track_running_stats = False
+    for norm, buffers in kept:
+        for name, value in buffers.items():
+            setattr(norm, name, value.clone())
     try:
         yield
     finally:
-        for norm in tracking:
-            norm.track_running_stats = True
+        for norm, buffers in kept:
+            for name, value in buffers.items():
+                setattr(norm, name, value)

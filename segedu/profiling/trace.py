@@ -38,13 +38,18 @@ def record_trace(step: Callable[[], object], path: Path, device: torch.device) -
 
     https://ui.perfetto.dev opens the file. Times in it are microseconds, sizes bytes.
     """
-    kinds = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
-    with _quiet_stderr(), profile(activities=kinds, profile_memory=True) as profiler:
-        step()
-        synchronize(device)
-    profiler.export_chrome_trace(str(path))
+    profile_step(step, device).export_chrome_trace(str(path))
     events: list[Event] = json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
     return events
+
+
+def profile_step(step: Callable[[], object], device: torch.device) -> profile:
+    """Run `step` under torch's profiler, which notes operators, their FLOPs and their memory."""
+    kinds = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
+    with _quiet_stderr(), profile(activities=kinds, profile_memory=True, with_flops=True) as found:
+        step()
+        synchronize(device)
+    return found
 
 
 def operators(events: Sequence[Event]) -> list[Operator]:
