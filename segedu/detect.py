@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from segedu import distributed, loop
+from segedu import loop
 from segedu.config import TrainConfig
 from segedu.data.instances import told_apart
 from segedu.data.sample import InstanceSample
 from segedu.data.transforms import Transform
 from segedu.device import pick_device
 from segedu.metrics.instances import InstanceAP
+from segedu.parts import own_batches
 from segedu.runs import Epoch, Run
 
 DEFAULTS = TrainConfig()
@@ -90,7 +91,7 @@ def score_objects(
             masks = objects["masks"][:, 0] >= THRESHOLD
             detections = {**objects, "masks": masks}
             scores.update({k: v.cpu() for k, v in detections.items()}, _truth(sample))
-    batches = distributed.own_batches(len(data), config.batch_size)  # type: ignore[arg-type]
+    batches = own_batches(len(data), config.batch_size)  # type: ignore[arg-type]
     scores.join_processes([place for batch in batches for place in batch])
     return scores
 

@@ -8,9 +8,8 @@ Source: Goyal et al., "Accurate, Large Minibatch SGD", 2017, sections 3 and 4.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ import torch
 import torch.distributed as dist
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
-from torch.utils.data import BatchSampler, Sampler
 
 from segedu.device import pick_device
 from segedu.errors import InputError
@@ -70,7 +68,12 @@ def joined(device: str = "auto") -> Iterator[None]:
         _take_own_gpu(int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count())
     elif kind != "cpu":
         raise InputError(f"device {device!r}: several processes need cuda or cpu; use --device cpu")
-    dist.init_process_group("cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo")
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo",
+        store=_meeting_place(),
+        rank=int(os.environ["RANK"]),
+        world_size=int(os.environ["WORLD_SIZE"]),
+    )
     try:
         yield
     finally:
@@ -195,75 +198,23 @@ def absent_if(nothing: bool) -> Iterator[None]:  # noqa: FBT001 - as an `if` has
         del _absent[len(_absent) - nothing :]
 
 
-def own_part(batch: list[int]) -> list[int]:
-    """This process's part of a batch; parts differ in length by at most one, and may be empty."""
-    start, stop = (len(batch) * (rank() + i) // size() for i in range(2))
-    return batch[start:stop]
+def _meeting_place() -> Any:
+    """Where the processes find one another's addresses.
 
-
-class Parts(Sampler[list[int]]):
-    """This process's part of each batch, for a `DataLoader`.
-
-    All processes go through the same batches in step. One whose part is empty has the batch's first
-    sample instead, to keep the others company with.
-
-    Args:
-        order: Indices of samples, in the same order in all processes.
-        batch_size: Of all processes together.
+    The launcher's own store outlives a restart, and with it the addresses of processes that are
+    dead (pytorch issue 135712): so each start has keys of its own. Launchers on several machines
+    count starts differently; there TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 gives each start a store.
     """
-
-    def __init__(self, order: Sampler[int], batch_size: int) -> None:
-        self.batches = BatchSampler(order, batch_size, drop_last=False)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for batch in self.batches:
-            yield own_part(batch) or batch[:1]
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def lengths(self) -> Iterator[int]:
-        """The number of samples in each batch, in all processes together."""
-        samples = len(self.batches.sampler)  # type: ignore[arg-type]
-        for start in range(0, samples, self.batches.batch_size):
-            yield min(self.batches.batch_size, samples - start)
-
-
-@dataclass(frozen=True)
-class Portion:
-    """What a process has of a batch.
-
-    Attributes:
-        batch: As the loader gives it.
-        own: How many images of it count; with none there is one all the same, to keep company.
-        most: The most that a process has of this batch.
-        images: The number in all processes together.
-    """
-
-    batch: dict[str, Any]
-    own: int
-    most: int
-    images: int
-
-
-def in_step(batches: Iterable[dict[str, Any]]) -> Iterator[Portion]:
-    """This process's portion of each batch: of a `DataLoader` with `Parts`, or all of each."""
-    sampler = getattr(batches, "batch_sampler", None)
-    if not isinstance(sampler, Parts):
-        for batch in batches:
-            images = len(batch["image"])
-            yield Portion(batch, images, images, images)
-        return
-    for batch, images in zip(batches, sampler.lengths(), strict=True):
-        own = len(own_part([0] * images))
-        yield Portion(batch, own, -(-images // size()), images)
-
-
-def own_batches(samples: int, batch_size: int) -> list[list[int]]:
-    """The indices of this process's samples, in order, by batch; each sample is in one process."""
-    batches = (range(i, min(i + batch_size, samples)) for i in range(0, samples, batch_size))
-    parts = (own_part(list(batch)) for batch in batches)
-    return [part for part in parts if part]
+    is_launchers = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    is_one_machine = os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]
+    store = dist.TCPStore(  # type: ignore[attr-defined]
+        os.environ["MASTER_ADDR"],
+        int(os.environ["MASTER_PORT"]),
+        is_master=os.environ["RANK"] == "0" and not is_launchers,
+        wait_for_workers=False,
+    )
+    start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if is_one_machine else "0"
+    return dist.PrefixStore(f"start {start}", store)  # type: ignore[attr-defined]
 
 
 def _buckets(gradients: list[Tensor]) -> Iterator[list[Tensor]]:

@@ -21,6 +21,7 @@ from segedu.data.sample import Sample, collate
 from segedu.data.transforms import Augmented, Transform, mixed_seed
 from segedu.device import is_quick_in_16_bits, mixed_precision
 from segedu.errors import InputError
+from segedu.parts import Parts, Portion, in_step, own_batches
 from segedu.runs import Epoch, Run, begin
 
 Batch = dict[str, Any]
@@ -103,7 +104,7 @@ def train_on(
     run.model.train()
     totals: dict[str, Tensor] = {}
     images = 0
-    for portion in distributed.in_step(batches):
+    for portion in in_step(batches):
         for n, (part, share) in enumerate(in_parts(portion, run.config.accumulate, size)):
             values = losses(run, part)
             if n == 0:
@@ -121,7 +122,7 @@ def train_on(
 
 
 def in_parts(
-    portion: distributed.Portion, parts: int, size: Callable[[Batch], float] = images_in
+    portion: Portion, parts: int, size: Callable[[Batch], float] = images_in
 ) -> Iterator[tuple[Batch, float]]:
     """A batch in at most so many parts of consecutive images, each with its share of the whole.
 
@@ -159,7 +160,7 @@ def shuffled(
     order = RandomSampler(data, generator=generator)  # type: ignore[arg-type]
     return DataLoader(
         Augmented(data, augment, seed=config.seed, epoch=epoch) if augment else data,
-        batch_sampler=distributed.Parts(order, config.batch_size),
+        batch_sampler=Parts(order, config.batch_size),
         generator=generator,
         collate_fn=collate,
         num_workers=config.workers,
@@ -171,7 +172,7 @@ def in_order(data: Dataset[Any], config: TrainConfig) -> DataLoader[Any]:
     """Lists of samples, each at its own size, in order; in a group, of this process's samples."""
     return DataLoader(
         data,
-        batch_sampler=distributed.own_batches(len(data), config.batch_size),  # type: ignore[arg-type]
+        batch_sampler=own_batches(len(data), config.batch_size),  # type: ignore[arg-type]
         collate_fn=list,
         num_workers=config.workers,
         generator=torch.Generator(),  # or it would draw from the global one

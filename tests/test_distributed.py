@@ -16,7 +16,7 @@ import torch.distributed as dist
 from PIL import Image
 from torch import nn
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
-from torch.utils.data import SequentialSampler, Subset
+from torch.utils.data import Subset
 
 from segedu import checkpoints, distributed
 from segedu.checkpoints import load_checkpoint
@@ -29,6 +29,7 @@ from segedu.losses import lovasz_loss
 from segedu.models.mask_rcnn.model import maskrcnn_trunk
 from segedu.models.sync_norm import SyncBatchNorm, synchronise
 from segedu.models.unet import UNet
+from segedu.parts import own_part
 from segedu.plans import prepare
 from segedu.processes import run_processes
 from segedu.train import evaluate, fit
@@ -114,7 +115,7 @@ def test_a_group_of_one_learns_what_a_process_without_a_group_learns(group_of_on
 def normalised(batch, *, absent=False, **options):
     """What a normalisation of this process's part gives, and all that moves back from it."""
     norm = SyncBatchNorm(3, **options).double()
-    own = batch[distributed.own_part(list(range(len(batch))))].clone().requires_grad_()
+    own = batch[own_part(list(range(len(batch))))].clone().requires_grad_()
     with distributed.absent_if(absent and not len(own)):
         seen = own if len(own) else batch[:1].clone().requires_grad_()
         y = norm(seen)
@@ -171,7 +172,7 @@ def test_synchronising_keeps_the_very_weights():
 
 def collected(values):
     """A part of `values` gathered, and the gradient of a sum of squares that all compute."""
-    part = distributed.own_part(list(range(len(values))))
+    part = own_part(list(range(len(values))))
     own = values[part].requires_grad_()
     with distributed.absent_if(not part):
         seen = own if part else values[:1].requires_grad_()
@@ -196,30 +197,6 @@ def test_what_is_gathered_is_whole_and_sends_back_the_gradients_of_all(length):
         if length * (rank + 1) // 3 > length * rank // 3
     ]
     assert torch.equal(torch.cat(present), 3 * 2 * values)  # three processes add theirs up
-
-
-def test_a_part_of_a_batch_is_of_one_process(monkeypatch):
-    for count in (1, 2, 3, 8):
-        for images in range(10):
-            monkeypatch.setattr(distributed, "size", lambda count=count: count)
-            parts = []
-            for rank in range(count):
-                monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
-                parts.append(distributed.own_part(list(range(images))))
-            assert [i for part in parts for i in part] == list(range(images))
-            lengths = [len(part) for part in parts]
-            assert max(lengths) - min(lengths) <= 1
-
-
-def test_processes_go_in_step_where_one_has_nothing(monkeypatch):
-    monkeypatch.setattr(distributed, "size", lambda: 2)
-    sampler = distributed.Parts(SequentialSampler(range(5)), 2)
-    assert (list(sampler), len(sampler)) == ([[0], [2], [4]], 3)  # of 4 nothing is the first's
-    assert list(sampler.lengths()) == [2, 2, 1]
-    assert distributed.own_batches(5, 2) == [[0], [2]]
-    monkeypatch.setattr(distributed, "rank", lambda: 1)
-    assert list(sampler) == [[1], [3], [4]]
-    assert distributed.own_batches(5, 2) == [[1], [3], [4]]
 
 
 def scored(sizes):
@@ -361,18 +338,21 @@ def test_torchrun_trains_with_the_same_flags_and_restarts_what_was_killed(tmp_pa
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     train = ["-m", "segedu", "train", "--data", str(folder), "--checkpoint", str(path), *FLAGS]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        [*launch, "--max-restarts=1", *train], stdout=subprocess.PIPE, env=environment, text=True
-    ) as launcher:
-        said = [launcher.stdout.readline()]
+    log = tmp_path / "said.txt"
+    with log.open("w") as out:
+        launcher = subprocess.Popen(
+            [*launch, "--max-restarts=1", *train], stdout=out, env=environment
+        )
+        deadline = time.monotonic() + 120
+        while "epoch 1/" not in log.read_text() and time.monotonic() < deadline:
+            time.sleep(0.02)
         workers = psutil.Process(launcher.pid).children()
-        second = max(workers, key=lambda worker: int(worker.environ()["RANK"]))
-        second.kill()
-        said += launcher.communicate(timeout=120)[0].splitlines(keepends=True)
-    assert launcher.returncode == 0
+        max(workers, key=lambda worker: int(worker.environ()["RANK"])).kill()
+        assert launcher.wait(timeout=120) == 0
+    said = log.read_text().splitlines()
     epochs = [line.split("  ")[0] for line in said if line.startswith("epoch")]
     assert epochs == [f"epoch {n}/4" for n in range(1, 5)]  # each by one process, once
-    assert said[-1].endswith(f"checkpoint: {path}\n")
+    assert said[-1].endswith(f"checkpoint: {path}")
     run_processes(by_the_plan, 2, folder, tmp_path / "whole.pt")
     killed, whole = load_checkpoint(path), load_checkpoint(tmp_path / "whole.pt")
     assert apart(killed["model"], whole["model"]) == 0
