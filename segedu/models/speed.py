@@ -3,6 +3,7 @@
 A model is changed in place; the names of its weights stay, so that checkpoints fit.
 """
 
+import logging
 import os
 import shutil
 import sys
@@ -22,8 +23,9 @@ from segedu.errors import InputError
 def recompute_blocks(model: nn.Module) -> None:
     """Let each block of `model` keep its input only, and compute the rest again on the way back.
 
-    Blocks are the outermost `nn.Sequential`s that have weights. Their random numbers are the same
-    both times, and the running means of batch normalisation move once.
+    Blocks are the outermost `nn.Sequential`s, and members of lists of blocks. Their random numbers
+    are the same both times, and the running means of batch normalisation move once. Doing it again
+    changes nothing.
 
     Raises:
         InputError: If the model has no such block.
@@ -33,16 +35,19 @@ def recompute_blocks(model: nn.Module) -> None:
     """
     found = list(blocks(model))
     if not found:
-        raise InputError(f"recompute: {type(model).__name__} has no nn.Sequential to compute again")
+        raise InputError(f"recompute: {type(model).__name__} has no blocks to compute again")
     for block in found:
-        again = partial(_first_and_second, block)
-        block.forward = partial(_recomputed, block, block.forward, again)  # type: ignore[method-assign]
+        if "forward" not in vars(block):
+            again = partial(_first_and_second, block)
+            block.forward = partial(_recomputed, block, block.forward, again)
 
 
-def blocks(model: nn.Module) -> Iterator[nn.Sequential]:
-    """The outermost `nn.Sequential`s with weights, in the order of the model's modules."""
+def blocks(model: nn.Module) -> Iterator[nn.Module]:
+    """The outermost `nn.Sequential`s and members of lists that have layers with weights inside."""
+    listed = isinstance(model, nn.ModuleList)
     for child in model.children():
-        if isinstance(child, nn.Sequential) and any(True for _ in child.parameters()):
+        kind = isinstance(child, nn.Sequential) or (listed and not isinstance(child, nn.ModuleList))
+        if kind and any(child.children()) and any(True for _ in child.parameters()):
             yield child
         else:
             yield from blocks(child)
@@ -57,6 +62,7 @@ def compile_in_place(model: nn.Module, device: torch.device) -> None:
     lacking = what_compiling_lacks(device)
     if lacking:
         raise InputError(f"compile: {lacking}; leave it out")
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # "no CUDA here"
     model.compile()
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 from segedu.config import TrainConfig
 from segedu.data import catalog
@@ -86,7 +86,7 @@ class Bench:
         config = TrainConfig(batch_size=self.batch, device=self.device)
         return Trial(
             model=partial(build, self.model, classes),
-            train_data=first,  # type: ignore[arg-type]
+            train_data=Subset(first, range(self.batch)),  # type: ignore[arg-type]
             val_data=None,
             num_classes=classes,
             config=config,
@@ -107,7 +107,7 @@ class Bench:
         there, wanted = len(whole), self.batch * max(3, 96 // self.batch)  # type: ignore[arg-type]
         if there < self.batch * 2:
             raise InputError(f"{self.data}: has {there} pictures; expected two batches or more")
-        return torch.utils.data.Subset(whole, range(min(there, wanted)))
+        return Subset(whole, range(min(there, wanted)))
 
     def findings(
         self,

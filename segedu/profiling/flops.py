@@ -3,7 +3,6 @@
 A FLOP is one addition or one multiplication, so a multiplication with addition counts 2.
 """
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,18 +52,22 @@ def layer_costs(network: nn.Module, images: Tensor) -> list[LayerCost]:
             tensor.numel() * tensor.element_size()
             for tensor in (*inputs, *layer.parameters(), output)
         )
-        costs.append(LayerCost(name, type(layer).__name__, flops_of(layer, output), moved))
+        costs.append(
+            LayerCost(name, type(layer).__name__, flops_of(layer, inputs[0], output), moved)
+        )
 
     with each_layer(network, note), torch.no_grad():
         network(images)
     return costs
 
 
-def flops_of(layer: nn.Module, output: Tensor) -> int:
-    """FLOPs of one layer for one output: 2 for each weight that each number of it takes."""
+def flops_of(layer: nn.Module, inputs: Tensor, output: Tensor) -> int:
+    """FLOPs of one layer: 2 for each weight that each number of the output takes.
+
+    A transposed convolution gives each number of its input to as many.
+    """
     if isinstance(layer, nn.ConvTranspose2d):
-        taps = layer.weight[0].numel() * layer.in_channels / math.prod(layer.stride)
-        return round(2 * output.numel() / layer.out_channels * taps)
+        return 2 * inputs.numel() * layer.weight[0].numel()
     if isinstance(layer, nn.Conv2d | nn.Linear):
         return 2 * output.numel() * layer.weight[0].numel()
     return output.numel()

@@ -1,0 +1,47 @@
+import time
+
+import pytest
+import torch
+
+from segedu.data.scenes import Scenes
+from segedu.profiling.feed import pictures_per_second, split_wait
+
+
+class Slow(torch.utils.data.Dataset):
+    def __init__(self, length, pause):
+        self.scene, self.length, self.pause = Scenes(1, size=16)[0], length, pause
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, index):
+        time.sleep(self.pause)
+        return self.scene
+
+
+def test_pictures_are_counted_from_the_second_batch_on():
+    rate = pictures_per_second(Slow(12, 0.01), batch_size=4)
+    assert 50 < rate <= 100
+
+
+def test_workers_load_at_the_same_time():
+    data = Slow(32, 0.03)
+    assert pictures_per_second(data, batch_size=2, workers=2) > 1.3 * pictures_per_second(
+        data, batch_size=2
+    )
+
+
+def test_waiting_is_told_from_learning():
+    def slowly():
+        for batch in range(3):
+            time.sleep(0.04)
+            yield batch
+
+    taken = split_wait(slowly(), lambda _: time.sleep(0.01))
+    assert 0.12 <= taken["waiting"] < 0.25
+    assert 0.03 <= taken["steps"] < 0.1
+
+
+@pytest.mark.gpu
+def test_pinned_batches_come_as_well():
+    assert pictures_per_second(Slow(8, 0), batch_size=2, pin_memory=True) > 0
