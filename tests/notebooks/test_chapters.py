@@ -92,5 +92,17 @@ def test_every_exercise_tells_its_stub_its_solution_and_each_misconception(sourc
     prove_exercises(prepared(source), values.get(source.stem, {}), COURSE)
 
 
+@pytest.mark.parametrize("name", ["smoke", "gpu", "other_seed"])
+def test_the_files_of_parameters_name_chapters_and_parameters_that_there_are(name):
+    known = {path.stem: parameter_names(prepared(path)) for path in SOURCES}
+    assert read_parameters(COURSE / "parameters" / f"{name}.yml", known)
+
+
+def test_a_gpus_run_is_larger_where_that_makes_sense():
+    known = {path.stem: parameter_names(prepared(path)) for path in SOURCES}
+    larger = read_parameters(COURSE / "parameters" / "gpu.yml", known)
+    assert {int(chapter[:2]) for chapter in larger} >= {10, 11, 12, 18, 20}
+
+
 def test_every_notebook_has_a_source():
     assert {path.stem for path in COURSE.glob("*.ipynb")} <= {path.stem for path in SOURCES}
