@@ -18,6 +18,11 @@ from segedu.errors import InputError
 from segedu.grading.cells import grade_id, is_manual, is_test, points, role
 
 
+def _refuse_no_number(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+        raise InputError(f"limits: {name} is {value!r}; expected a number above 0")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Limits:
     """What a submission may use.
@@ -40,9 +45,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         for item in fields(self):
-            value = getattr(self, item.name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-                raise InputError(f"limits: {item.name} is {value!r}; expected a number above 0")
+            _refuse_no_number(item.name, getattr(self, item.name))
 
 
 @dataclass(frozen=True)
@@ -160,6 +163,8 @@ def _settings(path: Path) -> dict[str, Any]:
             f"{path}: limits has {sorted(unknown)}; expected some of "
             f"{sorted(f.name for f in fields(Limits))}"
         )
+    for name, value in given.get("limits", {}).items():
+        _refuse_no_number(name, value)
     settings: dict[str, Any] = {**given, "limits": Limits(**given.get("limits", {}))}
     late = settings.get("late", 0.0)
     if not isinstance(late, int | float) or not 0 <= late <= 1:

@@ -58,7 +58,7 @@ class Bridge:
 
     def __init__(self, limits: Limits, *, readable: tuple[Path, ...] = ()) -> None:
         self.limits = limits
-        self._rest = b""
+        self._rest = bytearray()
         worker = Path(__file__).with_name("worker.py")
         program = [sys.executable, "-I", str(worker)]
         self._process = sandbox.start(sandbox.command(program, limits, readable=readable))
@@ -78,6 +78,11 @@ class Bridge:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def lives(self) -> bool:
+        """Whether its process still runs."""
+        return self._process.poll() is None
 
     def close(self) -> None:
         """End the sandbox and all that runs in it, and wait until it is gone."""
@@ -144,7 +149,7 @@ class Bridge:
 
     def _ask(self, request: dict[str, Any]) -> Any:
         """Send a request and wait for its answer."""
-        if self._process.poll() is not None:
+        if not self.lives:
             raise Ended("crash")
         number = secrets.token_hex(8)
         deadline = time.monotonic() + self.limits.cell_seconds
@@ -192,7 +197,8 @@ class Bridge:
         """The next line, as JSON."""
         pipe = self._process.stdout
         assert pipe is not None
-        while b"\n" not in self._rest:
+        end = self._rest.find(b"\n")
+        while end < 0:
             ready, _, _ = select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))
             if not ready:
                 self.close()
@@ -201,10 +207,13 @@ class Bridge:
             if not part:
                 self.close()
                 raise Ended("crash")
+            found = part.find(b"\n")
+            end = len(self._rest) + found if found >= 0 else -1
             self._rest += part
             if len(self._rest) > LONGEST_LINE:
                 raise self._foul()
-        line, _, self._rest = self._rest.partition(b"\n")
+        line = bytes(self._rest[:end])
+        del self._rest[: end + 1]
         try:
             answer = json.loads(line)
         except (ValueError, RecursionError):

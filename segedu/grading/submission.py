@@ -167,12 +167,13 @@ def _bytes(path: Path) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         raise Invalid(f"the file cannot be opened: {error.strerror}") from None
-    with os.fdopen(descriptor, "rb") as file:
-        about = os.fstat(descriptor)
+    about = os.fstat(descriptor)
+    if not stat.S_ISREG(about.st_mode) or about.st_size > LARGEST_FILE:
+        os.close(descriptor)
         if not stat.S_ISREG(about.st_mode):
             raise Invalid("it is no ordinary file")
-        if about.st_size > LARGEST_FILE:
-            raise Invalid(f"the file has {about.st_size} bytes; at most {LARGEST_FILE} are read")
+        raise Invalid(f"the file has {about.st_size} bytes; at most {LARGEST_FILE} are read")
+    with os.fdopen(descriptor, "rb") as file:
         return file.read(LARGEST_FILE + 1)
 
 

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+Array = np.ndarray[Any, np.dtype[Any]]
+
 LARGEST = 16 * 2**20  # bytes of an array, and characters of all text
 MOST_ITEMS = 200_000
 DEEPEST = 16
@@ -141,7 +143,7 @@ def _kind(value: Any) -> str:
     return "scalar" if isinstance(value, np.generic) else "array"
 
 
-def _as_array(value: Any) -> "np.ndarray[Any, Any] | None":
+def _as_array(value: Any) -> Array | None:
     """An array of what has numbers in an array; None of anything else."""
     if isinstance(value, np.ndarray | np.generic):
         return np.asarray(value)
@@ -151,7 +153,7 @@ def _as_array(value: Any) -> "np.ndarray[Any, Any] | None":
     return None
 
 
-def _array_out(array: "np.ndarray[Any, Any]", kind: str) -> Any:
+def _array_out(array: Array, kind: str) -> Any:
     if array.dtype.name not in DTYPES:
         raise NotPlain(f"is an array of {array.dtype.name}; expected numbers")
     if array.nbytes > LARGEST:

@@ -18,7 +18,7 @@ from typing import Any
 
 from segedu.errors import InputError
 from segedu.grading import asking
-from segedu.grading.bridge import Bridge, Ended, StudentError
+from segedu.grading.bridge import Bridge, Ended, SandboxFailed, StudentError
 from segedu.grading.cells import HIDDEN_TESTS, regions
 from segedu.grading.release import solution_names
 from segedu.grading.submission import Submission
@@ -130,6 +130,8 @@ class _Replay:
 
     def upto(self, place: int) -> Bridge:
         """The sandbox after all cells up to that place, this one included."""
+        if self._bridge is not None and not self._bridge.lives:
+            self.end()
         if self._bridge is None:
             self._bridge = self._start()
         while self._next <= place:
@@ -191,6 +193,8 @@ def _test(
             "timeout": "the code took too long",
             "protocol-error": "the code wrote into what it was not given",
         }[end.why]
+    except SandboxFailed:
+        raise
     except _Fault as fault:
         raise InputError(f"{name}: {fault}") from fault
     except Exception as error:  # noqa: BLE001 - a test that fails

@@ -1,0 +1,257 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import nbformat
+import pytest
+from tiny_assignment import FULL, outcome
+
+from segedu.errors import InputError
+from segedu.grading import grade as module
+from segedu.grading import graded_copy
+from segedu.grading.assignment import read_assignment
+from segedu.grading.bridge import SandboxFailed
+from segedu.grading.grade import Job, find_submissions, format_results, grade_class, grade_one
+from segedu.grading.release import write_release
+from segedu.grading.results import Result, read_result, read_results, result_path, write_result
+from segedu.grading.verdict import Question, Verdict
+
+
+@pytest.fixture
+def keys(source, tmp_path):
+    write_release(read_assignment(source), tmp_path / "release", tmp_path / "key")
+    return tmp_path / "key" / "tiny"
+
+
+@pytest.fixture
+def graded(keys, hand_in, tmp_path, sandboxed):
+    """Grade one student's submission."""
+
+    def grade(student="ana", answers=None, arrived=None):
+        path = hand_in(student, answers)
+        return grade_one(Job(student, path, keys, tmp_path / "graded", arrived))
+
+    return grade
+
+
+def test_a_submission_gets_a_result_and_an_executed_copy(graded, tmp_path):
+    result = graded()
+    assert outcome(result) == FULL
+    assert (result.status, result.score, result.most) == ("needs-manual", 5, 6)
+    assert result.sandbox["sandbox"] == "bubblewrap"
+    assert result.versions["numpy"]
+    assert result == read_result(tmp_path / "graded/ana/tiny.result.json")
+    copy = nbformat.read(tmp_path / "graded/ana/tiny.ipynb", 4)
+    nbformat.validate(copy)
+    assert copy.cells[0].source.startswith("# tiny: 5 of 6")
+    assert "| `double_test` | pass | 2 | 2 |" in copy.cells[0].source
+    text = json.dumps(copy)
+    assert "papermill" not in text
+    assert "-17.25" not in text  # hidden tests are not in it
+    assert [
+        o.data["text/plain"]
+        for c in copy.cells
+        for o in c.get("outputs", [])
+        if o.output_type == "execute_result"
+    ] == ["1"]
+
+
+def test_a_failing_submission_has_its_errors_in_the_copy_and_no_cell_of_papermills(
+    graded, tmp_path
+):
+    graded(answers={"double": "def double(x): return x"})
+    copy = nbformat.read(tmp_path / "graded/ana/tiny.ipynb", 4)
+    errors = [o.ename for c in copy.cells for o in c.get("outputs", []) if o.output_type == "error"]
+    assert errors == ["AssertionError"]
+    assert len(copy.cells) == 8
+
+
+def test_what_is_no_notebook_is_invalid_with_nought(keys, tmp_path, sandboxed):
+    path = tmp_path / "submissions" / "bob" / "tiny.ipynb"
+    path.parent.mkdir(parents=True)
+    path.write_text("{")
+    result = grade_one(Job("bob", path, keys, tmp_path / "graded"))
+    assert (result.status, result.score) == ("invalid", 0)
+    assert "no JSON" in result.reason
+
+
+def test_without_a_sandbox_nobody_gets_nought(graded, monkeypatch):
+    def none(*_, **__):
+        raise SandboxFailed("there is none")
+
+    monkeypatch.setattr(module, "Bridge", none)
+    result = graded()
+    assert (result.status, result.score, result.reason) == ("infrastructure", None, "there is none")
+
+
+@pytest.mark.parametrize(
+    ("hours", "days", "score"), [(-1, 0, 5), (0, 0, 5), (1, 1, 4.4), (25, 2, 3.8), (24 * 99, 99, 0)]
+)
+def test_lateness_costs_a_share_of_the_marks_for_each_day_begun(graded, hours, days, score):
+    due = datetime(2026, 12, 1, 12, tzinfo=UTC)
+    blank = Result("ana", "tiny", "graded", 5, 6)
+    secret = {"due": due.isoformat(), "late": 0.1}
+    result = module._late(blank, secret, due + timedelta(hours=hours))
+    assert result.late_days == days
+    assert result.score == pytest.approx(score)
+    assert module._late(blank, {**secret, "due": None}, due) == blank
+    assert module._late(blank, secret, None) == blank
+
+
+def test_a_protocol_error_wants_a_look():
+    verdict = Verdict([Question("q", "protocol-error", 0.0, 1)])
+    blank = Result("ana", "tiny", "infrastructure", None, 6)
+    from segedu.grading.submission import Submission
+
+    assert module._judged(blank, Submission([]), verdict).status == "needs-review"
+    assert module._judged(blank, Submission([]), Verdict()).status == "graded"
+
+
+def test_a_class_is_graded_at_once_and_not_again(keys, hand_in, tmp_path, sandboxed):
+    for student in ("ana", "bo", "cem"):
+        hand_in(student, {"double": "import os; os._exit(0)"} if student == "bo" else None)
+    results = list(grade_class(keys, tmp_path / "submissions", tmp_path / "graded", jobs=2))
+    scores = {r.student: r.score for r in results}
+    assert scores == {"ana": 5, "bo": 3, "cem": 5}
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "graded").glob("*/*.json")}
+    again = list(grade_class(keys, tmp_path / "submissions", tmp_path / "graded", jobs=2))
+    assert {r.student: r.score for r in again} == scores
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    hand_in("ana", {"total": "x"})
+    result_path(tmp_path / "graded", "cem", "tiny").write_text("{")
+    third = {
+        r.student: r.score for r in grade_class(keys, tmp_path / "submissions", tmp_path / "graded")
+    }
+    assert third == {"ana": 2, "bo": 3, "cem": 5}
+
+
+def test_grading_that_was_killed_goes_on_without_grading_anything_twice(
+    keys, hand_in, tmp_path, sandboxed
+):
+    for number in range(4):
+        hand_in(f"s{number}")
+    code = f"""
+        from pathlib import Path
+        from segedu.grading.grade import grade_class
+        if __name__ == "__main__":
+            for _ in grade_class(Path({str(keys)!r}), Path({str(tmp_path / "submissions")!r}), Path({str(tmp_path / "graded")!r})):
+                print("one", flush=True)
+        """
+    script = tmp_path / "grading.py"
+    script.write_text(textwrap.dedent(code))
+    victim = subprocess.Popen(
+        [sys.executable, script], stdout=subprocess.PIPE, start_new_session=True
+    )
+    assert victim.stdout.readline() == b"one\n"
+    os.killpg(victim.pid, signal.SIGKILL)
+    victim.wait()
+    victim.stdout.close()
+    done = {p: p.stat().st_mtime_ns for p in (tmp_path / "graded").glob("*/*.result.json")}
+    assert 1 <= len(done) < 4
+    results = list(grade_class(keys, tmp_path / "submissions", tmp_path / "graded", jobs=2))
+    assert [r.score for r in results] == [5] * 4
+    assert all(p.stat().st_mtime_ns == t for p, t in done.items())
+    assert not list((tmp_path / "graded").rglob("*unfinished*"))
+
+
+def test_a_process_of_the_grader_that_dies_costs_its_submission_only(
+    keys, hand_in, tmp_path, monkeypatch
+):
+    for student in ("ana", "bo"):
+        hand_in(student)
+    monkeypatch.setattr(module, "grade_one", dies_over_bo)
+    jobs = [
+        Job(s, p, keys, tmp_path / "graded")
+        for s, p in find_submissions(tmp_path / "submissions", "tiny")
+    ]
+    results = {r.student: r for r in module._in_processes(jobs, 1)}
+    assert results["ana"].status == "graded"
+    assert results["bo"].status == "infrastructure"
+    assert results["bo"].score is None
+    assert read_result(result_path(tmp_path / "graded", "bo", "tiny")).reason.startswith(
+        "the process"
+    )
+
+
+def dies_over_bo(job):
+    if job.student == "bo":
+        time.sleep(0.5)
+        os._exit(1)
+    return Result(job.student, "tiny", "graded", 1, 6)
+
+
+def test_nothing_to_grade_and_a_faulty_assignment_are_refused(
+    keys, source, hand_in, tmp_path, sandboxed
+):
+    (tmp_path / "submissions").mkdir()
+    with pytest.raises(InputError, match="has no submission"):
+        list(grade_class(keys, tmp_path / "submissions", tmp_path / "graded"))
+    hand_in("ana")
+    text = (source / "tiny.py").read_text().replace("-34.5", "-34.0")
+    (source / "tiny.py").write_text(text)
+    write_release(read_assignment(source), tmp_path / "release", tmp_path / "key")
+    with pytest.raises(
+        InputError, match="the self-test fails.*solution: expected all marks.*double_test"
+    ):
+        list(grade_class(keys, tmp_path / "submissions", tmp_path / "graded"))
+    assert not (tmp_path / "graded").exists()
+
+
+def test_submissions_are_found_by_student(tmp_path):
+    for name in (
+        "ana/tiny.ipynb",
+        "bo/other name.ipynb",
+        "cem/a.ipynb",
+        "cem/b.ipynb",
+        ".hidden/tiny.ipynb",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    (tmp_path / "link").symlink_to(tmp_path / "ana")
+    (tmp_path / "file.txt").write_text("")
+    found = {student: path.name for student, path in find_submissions(tmp_path, "tiny")}
+    assert found == {"ana": "tiny.ipynb", "bo": "other name.ipynb", "cem": "tiny.ipynb"}
+
+
+def test_a_summary_shows_what_a_student_wrote_as_text_only():
+    question = Question("q", "fail", 0.0, 2, "<script>alert(1)</script> | `x`\n# y")
+    result = Result(
+        "<b>", "tiny", "graded", 1.5, 2, [question], repairs=["r"], late_days=2, penalty=0.5
+    )
+    text = graded_copy.summary(result)
+    assert "| `q` | fail | 0 | 2 | `<script>alert(1)</script> / 'x' # y` |" in text
+    assert "Student `<b>`" in text
+    assert "- `2 days late: 0.5 marks less`" in text
+    none = graded_copy.summary(replace(result, score=None, penalty=0.0))
+    assert none.startswith("# tiny: ? of 2")
+
+
+def test_results_are_read_back_and_bad_ones_are_named(tmp_path):
+    result = Result("ana", "tiny", "graded", 1.0, 2, [Question("q", "pass", 1.0, 1)])
+    path = write_result(result, tmp_path)
+    assert list(read_results(tmp_path)) == [result]
+    for text in ("{", "[]", "{}", '{"schema": "segedu.result/1"}'):
+        path.write_text(text)
+        with pytest.raises(InputError, match=r"tiny\.result\.json"):
+            read_result(path)
+    with pytest.raises(InputError, match="status is 'good'"):
+        Result("ana", "tiny", "good", 1.0, 2)
+
+
+def test_the_table_says_what_nobody_knows():
+    table = format_results([Result("ana", "t", "infrastructure", None, 2, reason="no sandbox")])
+    assert table.split("\n")[1].split() == [
+        "ana",
+        "infrastructure",
+        "?",
+        "2",
+        "0.0",
+        "no",
+        "sandbox",
+    ]

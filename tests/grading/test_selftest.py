@@ -1,0 +1,32 @@
+import pytest
+
+from segedu.errors import InputError
+from segedu.grading import selftest as module
+from segedu.grading.selftest import replaced, selftest
+from segedu.grading.verdict import Question, Verdict
+
+
+def test_a_sound_assignment_passes_its_self_test(secret, sandboxed):
+    trials = list(selftest(secret))
+    assert [trial.fault for trial in trials] == [""] * 4
+    assert [(trial.score, trial.most) for trial in trials] == [(5, 5), (0, 6), (4, 5), (3, 5)]
+
+
+def test_a_mutant_that_nothing_tells_from_the_solution_is_a_fault(secret, sandboxed):
+    secret["mutants"] = {"Nothing is wrong.": "def total(v): return float(sum(v))"}
+    assert list(selftest(secret))[-1].fault == "expected fewer"
+
+
+def test_answers_that_hang_on_chance_are_a_fault(secret, monkeypatch):
+    scores = iter([1.0, 0.0] * 9)
+    monkeypatch.setattr(
+        module, "judge_notebook", lambda *_: Verdict([Question("q", "pass", next(scores), 1.0)])
+    )
+    assert next(selftest(secret)).fault == "twice the same answers, and not twice the same marks"
+
+
+def test_a_mutant_stands_for_exactly_one_answer(secret):
+    assert replaced(secret, "def total(v): pass") == "total"
+    for source in ("x = 1", "def total(v): pass\ndef double(x): pass"):
+        with pytest.raises(InputError, match="expected one"):
+            replaced(secret, source)

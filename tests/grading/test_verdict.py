@@ -1,0 +1,205 @@
+import threading
+
+import pytest
+from nbformat.v4 import new_code_cell
+from tiny_assignment import FULL, outcome
+
+from segedu.errors import InputError
+from segedu.grading import verdict as module
+from segedu.grading.bridge import Ended, SandboxFailed
+from segedu.grading.release import answered
+from segedu.grading.submission import match, plain_cells
+from segedu.grading.verdict import HIDDEN, judge
+
+
+def test_the_solution_has_full_marks_and_the_rest_waits_for_a_person(verdict_of):
+    verdict = verdict_of()
+    assert outcome(verdict) == FULL
+    assert verdict.score == 5
+    assert verdict.raised == []
+
+
+def test_the_untouched_release_has_no_response_and_no_marks(verdict_of, secret):
+    stubs = {
+        c["nbgrader"]["grade_id"]: c["released"]
+        for c in secret["cells"]
+        if c["nbgrader"].get("solution")
+    }
+    verdict = verdict_of(stubs)
+    assert {q.status for q in verdict.questions} == {"no-response"}
+    assert verdict.score == 0
+
+
+def test_what_fails_a_visible_test_is_told_why(verdict_of):
+    verdict = verdict_of({"double": "def double(x): return x"})
+    first = verdict.questions[0]
+    assert (first.status, first.score) == ("fail", 0)
+    assert first.message == "1 and 2 become 2 and 4"
+
+
+def test_a_hidden_test_tells_the_student_nothing_but_its_literal_message(verdict_of):
+    shape = verdict_of(
+        {"double": "def double(x): return [2 * v for v in x] if type(x) is list else None"}
+    ).questions[0]
+    assert shape.message == "arrays of any shape are doubled"
+    assert "TypeError" in shape.detail
+    wrong = verdict_of(
+        {"double": "def double(x): return np.asarray(x) * 2 if np.ndim(x) else -1"}
+    ).questions[0]
+    assert wrong.message == HIDDEN
+    assert "-17.25" not in wrong.message
+    assert "-17.25" in wrong.detail
+    flat = verdict_of(
+        {"double": "def double(x): return np.ravel(x) * 2 if np.ndim(x) < 2 else 0"}
+    ).questions[0]
+    assert flat.message == "arrays of any shape are doubled"
+
+
+def test_partial_credit_is_what_the_tests_end_in(verdict_of):
+    verdict = verdict_of({"total": "def total(v): return float(sum(v)) if len(v) else None"})
+    assert outcome(verdict)["total_test"] == ("partial", 2)
+
+
+def test_a_missing_name_an_error_and_a_syntax_error_cost_their_question_only(verdict_of):
+    for answer in ("x = 1", "def double(x): return 1 / 0", "def double(x:", "double = 3"):
+        got = outcome(verdict_of({"double": answer}))
+        assert got == {**FULL, "double_test": ("fail", 0)}
+
+
+def test_a_name_of_an_earlier_run_is_not_there_any_more(verdict_of):
+    got = outcome(verdict_of({"total": "del double"}))
+    assert got["double_test"] == ("pass", 2)
+    assert got["total_test"] == ("fail", 0)
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        ("import os\ndef double(x): os._exit(0)", "crash"),
+        ("def double(x):\n    while True: pass", "timeout"),
+        ("import sys\ndef double(x): sys.exit(0)", "fail"),
+        ("def double(x): return double(x)", "fail"),
+        ("import os\nos._exit(0)", "fail"),
+        ("while True: pass", "fail"),
+    ],
+)
+def test_one_crash_or_endless_loop_costs_one_question(verdict_of, answer, status):
+    assert outcome(verdict_of({"double": answer})) == {**FULL, "double_test": (status, 0)}
+
+
+def test_a_cell_that_ends_the_process_is_left_out_when_the_others_are_run_again(verdict_of):
+    def change(notebook):
+        notebook.cells.insert(2, new_code_cell("import os\nos._exit(3)"))
+
+    verdict = verdict_of(change=change)
+    assert outcome(verdict) == FULL
+    assert verdict.raised == ["cell 3 crash"]
+
+
+def test_noise_and_errors_in_other_cells_cost_nothing(verdict_of):
+    def change(notebook):
+        notebook.cells.insert(2, new_code_cell("import sys\nprint('x', file=sys.stderr)\n1 / 0"))
+
+    verdict = verdict_of(change=change)
+    assert outcome(verdict) == FULL
+    assert verdict.raised == ["cell 3 ZeroDivisionError: division by zero"]
+
+
+def test_cells_in_another_order_count_all_the_same(verdict_of):
+    def change(notebook):
+        notebook.cells.insert(2, notebook.cells.pop(3))  # the test before the answer
+
+    assert outcome(verdict_of(change=change)) == FULL
+
+
+def test_a_deleted_test_is_run_and_a_deleted_answer_has_no_marks(verdict_of):
+    def change(notebook):
+        del notebook.cells[5], notebook.cells[2]
+
+    verdict = verdict_of(change=change)
+    assert outcome(verdict) == {**FULL, "double_test": ("no-response", 0)}
+
+
+def test_all_cells_together_have_a_limit(verdict_of, secret):
+    secret["limits"]["notebook_seconds"] = 1
+    slow = "import time\ntime.sleep(0.7)"
+
+    def change(notebook):
+        notebook.cells[2:2] = [new_code_cell(slow), new_code_cell(slow)]
+
+    got = outcome(verdict_of(change=change))
+    assert got["double_test"] == ("timeout", 0)
+    assert got["total_test"] == ("timeout", 0)
+
+
+def test_no_sandbox_is_no_verdict(secret):
+    def none():
+        raise SandboxFailed("there is none")
+
+    with pytest.raises(SandboxFailed):
+        judge(secret, match(plain_cells(answered(secret)), secret), none)
+
+
+@pytest.mark.parametrize(
+    ("last", "said"),
+    [("marks + 9", "give 12"), ("marks - 9", "give -6"), ("'all'", "end in 'all'")],
+)
+def test_marks_out_of_range_are_the_authors_fault(verdict_of, secret, last, said):
+    cell = next(c for c in secret["cells"] if c["id"] == "total_test")
+    cell["source"] = cell["source"].removesuffix("marks") + last
+    with pytest.raises(InputError, match=said):
+        verdict_of()
+
+
+def test_a_task_is_marked_by_a_person_whatever_was_written(verdict_of, secret):
+    about = {
+        "grade_id": "essay",
+        "grade": False,
+        "solution": False,
+        "task": True,
+        "points": 4,
+        "locked": True,
+    }
+    secret["cells"].append(
+        {
+            "id": "essay",
+            "cell_type": "markdown",
+            "source": "Write.",
+            "released": "Write.",
+            "nbgrader": about,
+        }
+    )
+    assert outcome(verdict_of())["essay"] == ("manual", None)
+
+
+def test_a_test_that_goes_on_over_a_students_value_is_ended(verdict_of, secret):
+    secret["limits"]["cell_seconds"] = 0.5
+    cell = next(c for c in secret["cells"] if c["id"] == "total_test")
+    cell["source"] = "n = total([1])\nwhile n == 1: pass"
+    assert outcome(verdict_of())["total_test"] == ("timeout", 0)
+
+
+def test_in_another_thread_a_test_has_no_such_limit(verdict_of, secret):
+    got = []
+    thread = threading.Thread(target=lambda: got.append(outcome(verdict_of())))
+    thread.start()
+    thread.join()
+    assert got == [FULL]
+
+
+def test_a_students_np_does_not_reach_the_tests(verdict_of):
+    forged = "class np:\n    @staticmethod\n    def allclose(*a): return True\n    asarray = None\ndef double(x): return 'no'"
+    assert outcome(verdict_of({"double": forged}))["double_test"] == ("fail", 0)
+
+
+def test_twice_the_same_submission_has_the_same_verdict(verdict_of):
+    first, second = (verdict_of({"total": "def total(v): return 3"}) for _ in range(2))
+    assert outcome(first) == outcome(second)
+
+
+def test_the_line_of_a_failure_is_found_in_the_tests_own_source():
+    with pytest.raises(AssertionError) as caught:
+        module._run_own("x = 1\ndef f():\n    assert x == 2, 'two'\nf()", {}, "q")
+    assert module._line_of(caught.value, "q") == 3
+    assert module._literal_message("assert x, f'{x}'", 1) == ""
+    assert module._explained(Ended("x"), "1", "q")[0].startswith("Ended")
