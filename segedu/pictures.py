@@ -5,6 +5,7 @@ and a strip written, without the rest. A JPEG or PNG is one stream that must be 
 beginning, and so fits in memory whole, or not at all.
 """
 
+import struct
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -156,7 +157,7 @@ def _on_disk(path: Path) -> OnDisk | None:
                 return None
             dtype = np.dtype(page.dtype).newbyteorder(file.byteorder)
             return OnDisk(path, int(page.dataoffsets[0]), tuple(page.shape), dtype)
-    except (tifffile.TiffFileError, OSError, ValueError, IndexError):
+    except (tifffile.TiffFileError, OSError, ValueError, IndexError, struct.error):
         return None
 
 
