@@ -14,15 +14,17 @@ from segedu.config import TrainConfig
 from segedu.data import rle
 from segedu.data.sample import IGNORE, Sample, collate
 from segedu.data.scenes import CLASSES, Scenes
+from segedu.loop import shuffled
 from segedu.losses import cross_entropy_loss
 from segedu.metrics.confusion import ConfusionMatrix
 from segedu.models.unet import UNet
 from segedu.runs import warmup_cosine
-from segedu.train import _shuffled, fit
+from segedu.train import fit
 from tests.benchmarks.instances import instance_ap_against_pycocotools
 from tests.benchmarks.losses import losses_against_smp
 from tests.benchmarks.smp_peer import SmpUnet
 from tests.benchmarks.timing import report
+from tests.benchmarks.training import unet_on_camvid
 from tests.benchmarks.twins import models_against_their_twins
 
 WIDTHS = (24, 48, 96, 192)
@@ -35,6 +37,7 @@ def main() -> None:
     unet_against_smp()
     models_against_their_twins()
     fit_against_a_bare_loop()
+    unet_on_camvid()
     confusion_against_torchmetrics()
     rle_against_pycocotools()
     losses_against_smp()
@@ -106,7 +109,7 @@ def bare_loop(
     )
     for epoch in range(config.epochs):
         model.train()
-        for batch in _shuffled(train, None, config, torch.device("cpu"), epoch=epoch):
+        for batch in shuffled(train, None, config, torch.device("cpu"), epoch=epoch):
             images = batch["image"].as_subclass(torch.Tensor).to(memory_format=torch.channels_last)
             with torch.autocast("cpu", torch.bfloat16):
                 logits = model(images)
