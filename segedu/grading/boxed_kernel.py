@@ -196,7 +196,7 @@ class BoxedEngine(NBClientEngine):  # type: ignore[misc]
 def _executed(client: BoxedClient) -> NotebookNode:
     """Run it; once the kernel has been ended, asking it anything more fails, as it should."""
     try:
-        return client.execute()
+        return client.execute(cleanup_kc=True)
     except Exception:
         if client.ended:
             return client.nb

@@ -81,7 +81,8 @@ def probe():
     "no rights, and none to be had": """
 import os
 def probe():
-    status = open("/proc/self/status").read()
+    with open("/proc/self/status") as file:
+        status = file.read()
     powerless = "CapEff:\\t0000000000000000" in status and "NoNewPrivs:\\t1" in status
     return powerless and os.getuid() != 0
 """,

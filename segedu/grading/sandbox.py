@@ -121,6 +121,7 @@ def _environment() -> dict[str, str]:
         "IPYTHONDIR": f"{HOME}/.ipython",
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONHASHSEED": "0",
+        "MALLOC_ARENA_MAX": "2",  # each thread would take 128 MB of addresses for its own
     }
 
 

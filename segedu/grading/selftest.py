@@ -87,11 +87,9 @@ def _try(
         most = sum(q.most for q in first.questions)
     outcomes = [[(q.status, q.score) for q in verdict.questions] for verdict in (first, second)]
     fault = "" if holds(first.score, most) else expected
+    if fault and name == "solution":
+        failed = [q for q in first.questions if q.score != q.most and q.status != "manual"]
+        fault += "".join(f"; {q.name}: {q.detail or q.message}" for q in failed)
     if outcomes[0] != outcomes[1]:
         fault = "twice the same answers, and not twice the same marks"
-    if fault and name == "solution":
-        failed = [
-            f"{q.name}: {q.detail or q.message}" for q in first.questions if q.score != q.most
-        ]
-        fault += f"; {'; '.join(failed)}"
     return Trial(name, first.score, most, fault)

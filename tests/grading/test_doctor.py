@@ -3,6 +3,7 @@ import pytest
 from segedu.errors import InputError
 from segedu.grading import doctor as module
 from segedu.grading import sandbox
+from segedu.grading.assignment import Limits
 from segedu.grading.bridge import Ended, SandboxFailed
 
 
@@ -14,7 +15,7 @@ def test_every_probe_holds_on_a_machine_with_a_sandbox(sandboxed):
 
 def test_probes_fail_where_nothing_is_enforced(monkeypatch):
     """Run them here, in the open: what can be tried without harm must be found open."""
-    given = {"SECRETS": [__file__], "PREFIX": "/tmp", "NAME": "x", "PORT": 1}
+    given: dict = {"SECRETS": [__file__], "PREFIX": "/tmp", "NAME": "x", "PORT": 1}
     for title in ("nothing to read of this user", "no rights, and none to be had"):
         names = dict(given)
         exec(module.PROBES[title], names)
@@ -22,7 +23,7 @@ def test_probes_fail_where_nothing_is_enforced(monkeypatch):
 
 
 def test_without_bubblewrap_it_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(sandbox.shutil, "which", lambda name: None)
+    monkeypatch.setattr(sandbox.shutil, "which", lambda _: None)
     (finding,) = module.examine()
     assert not finding.holds
     assert "install the package bubblewrap" in finding.advice
@@ -53,4 +54,4 @@ def test_a_probe_that_a_limit_ends_has_found_the_limit(monkeypatch, why, holds):
             pass
 
     monkeypatch.setattr(module, "Bridge", Dying)
-    assert module._try(None, "") is holds
+    assert module._try(Limits(), "") is holds

@@ -197,7 +197,7 @@ def test_nothing_to_grade_and_a_faulty_assignment_are_refused(
     (source / "tiny.py").write_text(text)
     write_release(read_assignment(source), tmp_path / "release", tmp_path / "key")
     with pytest.raises(
-        InputError, match="the self-test fails.*solution: expected all marks.*double_test"
+        InputError, match=r"the self-test fails.*solution: expected all marks.*double_test"
     ):
         list(grade_class(keys, tmp_path / "submissions", tmp_path / "graded"))
     assert not (tmp_path / "graded").exists()
