@@ -20,6 +20,7 @@ IGNORE = 255
 #
 # A mask is stored as a picture: class $c$ has the colour `palette[c]`, and every colour that is not in the palette means *no label*.
 
+
 # %% nbgrader={"grade": false, "grade_id": "from_colours", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def from_colours(picture, palette):
     """Class indices of a picture of colours.
@@ -55,6 +56,7 @@ assert np.array_equal(from_colours(half, palette), [[1, 255, 255]]), "all three 
 # %% [markdown]
 # ## 2. Counting
 
+
 # %% nbgrader={"grade": false, "grade_id": "confusion", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def confusion(prediction, target, num_classes):
     """How many pixels of each true class got each predicted class.
@@ -81,7 +83,9 @@ counts = confusion(prediction, target, 2)
 assert np.shape(counts) == (2, 2), f"expected a table of 2 x 2, found {np.shape(counts)}"
 assert np.sum(counts) == 5, "five pixels have a label"
 ### BEGIN HIDDEN TESTS
-assert np.array_equal(counts, [[1, 1], [1, 2]]), "the counts are not those of true against predicted"
+assert np.array_equal(counts, [[1, 1], [1, 2]]), (
+    "the counts are not those of true against predicted"
+)
 lopsided = confusion(np.zeros((4, 4), dtype=int), np.ones((4, 4), dtype=int), 3)
 assert lopsided[1][0] == 16, "rows are true classes, columns predicted ones"
 nothing = confusion(np.zeros((2, 2), dtype=int), np.full((2, 2), 255), 2)
@@ -90,6 +94,7 @@ assert np.array_equal(nothing, np.zeros((2, 2))), "without a label there is noth
 
 # %% [markdown]
 # ## 3. Intersection over union
+
 
 # %% nbgrader={"grade": false, "grade_id": "iou", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def iou(counts):
@@ -114,7 +119,9 @@ table = np.array([[6, 2], [1, 3]])
 if np.allclose(iou(table), [6 / 9, 3 / 6]):
     score += 1
 ### BEGIN HIDDEN TESTS
-if np.allclose(iou(np.array([[5, 0, 0], [0, 0, 0], [1, 0, 4]])), [5 / 6, np.nan, 4 / 5], equal_nan=True):
+if np.allclose(
+    iou(np.array([[5, 0, 0], [0, 0, 0], [1, 0, 4]])), [5 / 6, np.nan, 4 / 5], equal_nan=True
+):
     score += 1
 if np.allclose(iou(np.array([[0, 3], [0, 7]])), [0, 7 / 10]):
     score += 1
@@ -125,6 +132,7 @@ score
 # ## 4. The whole set, or a mean of means?
 #
 # Pictures differ: in one the class fills half of the pixels, in the next it is a speck.
+
 
 # %% nbgrader={"grade": false, "grade_id": "set_iou", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def set_iou(predictions, targets, num_classes):
@@ -152,7 +160,9 @@ large, speck = np.ones((10, 10), dtype=int), np.zeros((10, 10), dtype=int)
 speck[0, 0] = 1
 missed = np.zeros((10, 10), dtype=int)
 got = set_iou([large, missed], [large, speck], 2)
-assert np.allclose(got, [99 / 100, 100 / 101]), "the counts of all pictures are added before dividing"
+assert np.allclose(got, [99 / 100, 100 / 101]), (
+    "the counts of all pictures are added before dividing"
+)
 ### END HIDDEN TESTS
 
 # %% [markdown]
