@@ -56,6 +56,7 @@ def run_processes(
             if time.monotonic() > deadline:
                 for process in processes.processes:
                     process.kill()
+                    process.join()
                 raise TimeoutError(f"{count} processes have not finished after {seconds:g} s")
         return [pickle.loads(Path(folder, str(i)).read_bytes()) for i in range(count)]
 

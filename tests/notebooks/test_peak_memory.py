@@ -1,6 +1,7 @@
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import psutil
 
@@ -33,3 +34,18 @@ def test_a_process_that_ends_while_it_is_looked_at_has_no_memory(monkeypatch):
 
     monkeypatch.setattr(psutil, "Process", Ended)
     assert memory._resident() == 0
+
+
+def test_the_libraries_that_all_processes_map_count_once(monkeypatch):
+    class Process:
+        def __init__(self, rss=0, shared=0):
+            self.memory = SimpleNamespace(rss=rss, shared=shared)
+
+        def children(self, **_):
+            return [Process(700, 300), Process(500, 310), Process(90, 0)]
+
+        def memory_info(self):
+            return self.memory
+
+    monkeypatch.setattr(psutil, "Process", Process)
+    assert memory._resident() == 400 + 190 + 90 + 310
