@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: course test lab notebooks setup lint unit nbval smoke bench bugs clean
+.PHONY: course test lab notebooks setup lint unit nbval smoke bench bugs nbgrader clean
 
 course: $(VENV)/.course
 	$(BIN)/segedu run -o _build/course
@@ -49,8 +49,16 @@ bench: $(VENV)/.dev
 bugs: $(VENV)/.dev
 	$(BIN)/python tools/try_bugs.py $(BUGS)
 
+# The peer that releases are compared with; its packages stay out of our environment.
+nbgrader: .nbgrader/.done
+
+.nbgrader/.done:
+	$(PYTHON) -m venv .nbgrader
+	.nbgrader/bin/pip install -q nbgrader==0.9.6 numpy
+	touch $@
+
 clean:
-	rm -rf _build $(VENV)
+	rm -rf _build $(VENV) .nbgrader
 
 $(VENV)/.course: pyproject.toml constraints.txt | $(VENV)/.torch
 	$(BIN)/pip install -q -c constraints.txt -e '.[course]'
