@@ -44,6 +44,7 @@ import tempfile
 import time
 from pathlib import Path
 
+# %%
 import psutil
 import torch
 import torch.distributed as dist
@@ -132,6 +133,7 @@ def ring(vectors, steps=None):
     return [torch.cat(own) for own in chunks], sent
 
 
+# %%
 four = [torch.rand(12, generator=torch.Generator().manual_seed(i)) for i in range(4)]
 after, sent = ring(four)
 check("all four have the sum", torch.stack(after), sum(four).expand(4, 12), tol=1e-6)
@@ -282,6 +284,7 @@ class Added(torch.autograd.Function):
         return total(gradient)
 
 
+# %%
 def normalised(x, eps=1e-5):
     """Each channel of x (B, C, H, W) with mean 0 and variance 1 over all processes."""
     count = total(torch.tensor(x[:, 0].numel(), dtype=x.dtype))
@@ -354,6 +357,7 @@ config = TrainConfig(
 )
 
 
+# %%
 def all_values(net):
     return torch.cat([value.double().flatten() for value in net.state_dict().values()])
 
@@ -664,6 +668,7 @@ def message_times(sizes, repeats=7):
     return medians
 
 
+# %%
 def ring_seconds(n, size, latency, bandwidth):
     """Seconds of an all-reduce of `size` bytes among n processes."""
     return 2 * (n - 1) * latency + 2 * (n - 1) / n * size / bandwidth
