@@ -21,7 +21,7 @@
 #
 # *40 minutes. Before: [convolution arithmetic](05_convolution_arithmetic.ipynb), [U-Net](10_unet.ipynb), [training](11_training.ipynb).*
 #
-# The stored outputs come from two cores of a server's CPU; no GPU was at hand. Everything runs on the device that `device = "auto"` finds: on Colab with a GPU, the tables get a second column.
+# The stored outputs come from one core of a server's CPU; no GPU was at hand. Everything runs on the device that `device = "auto"` finds: on Colab with a GPU, the tables get a second column.
 
 # %% tags=["parameters"]
 seed = 0
@@ -231,7 +231,7 @@ for kind in kinds:
     )
 check_at_least("convolutions compute faster than normalisation", max(speed["Conv2d"]) / max(speed["BatchNorm2d"]), 3)  # fmt: skip
 
-# %% tags=["nbval-ignore-output"] alt="Roofline, both axes logarithmic: FLOP/s against FLOPs a byte. A line rises with the bandwidth to the ridge and is level from there. ReLU and batch normalisation lie at 0.125 FLOPs a byte around the slope, far below the roof; the 3x3 convolutions lie to the right of the ridge, near the roof."
+# %% tags=["nbval-ignore-output"] alt="Roofline, both axes logarithmic: FLOP/s against FLOPs a byte. A line rises with the bandwidth to the ridge and is level from there. ReLU and batch normalisation lie at 0.125 FLOPs a byte, on the slope and above it, far below the roof; the 3x3 convolutions lie to the right of the ridge, near the roof."
 fig, [ax] = show.grid(1, 1, width=6.5, height=3.4)
 reach = torch.logspace(-1.5, 3, 100)
 ax.loglog(reach, [attainable(P, beta, I) for I in reach.tolist()], color="black", label="float32 roof")  # fmt: skip
