@@ -15,10 +15,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import segedu
 from segedu.grading import sandbox
 from segedu.grading.assignment import Limits
 from segedu.grading.values import LARGEST, NotPlain, decode, encode
 
+WORKER = "import sys; sys.path.insert(0, {!r}); from segedu.grading.worker import main; main()"
 START = 60.0  # seconds that a sandbox may take to start
 GONE = 5.0  # seconds that its processes have to end
 LONGEST_LINE = 2 * LARGEST
@@ -59,8 +61,7 @@ class Bridge:
     def __init__(self, limits: Limits, *, readable: tuple[Path, ...] = ()) -> None:
         self.limits = limits
         self._rest = bytearray()
-        worker = Path(__file__).with_name("worker.py")
-        program = [sys.executable, "-I", str(worker)]
+        program = [sys.executable, "-I", "-c", WORKER.format(str(Path(segedu.__file__).parents[1]))]
         self._process = sandbox.start(sandbox.command(program, limits, readable=readable))
         try:
             ready = self._read(time.monotonic() + START)

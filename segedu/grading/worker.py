@@ -1,6 +1,6 @@
 """What runs inside a sandbox: the student's cells, and what the tests ask of their names.
 
-Started as a script by `segedu.grading.bridge`, which speaks to it in lines of JSON through its
+Started by `segedu.grading.bridge`, which speaks to it in lines of JSON through its
 standard input and output. The student's code gets neither of the two: it prints into nothing. It
 shares the process, so it may well write forged answers; they are read as plain values, no more.
 """
@@ -79,7 +79,3 @@ def _said(error: BaseException) -> list[str]:
     except BaseException:  # noqa: BLE001 - as above
         text = ""
     return [type(error).__name__[:80], text]
-
-
-if __name__ == "__main__":
-    main()

@@ -197,7 +197,7 @@ def processes_of_sandboxes():
         table = subprocess.run(
             ["ps", "-eo", "stat,args"], capture_output=True, text=True, check=True
         ).stdout
-        lines = [line for line in table.splitlines() if "grading/worker.py" in line]
+        lines = [line for line in table.splitlines() if "segedu.grading.worker" in line]
         living = [line for line in lines if not line.startswith("Z")]
         if not living:
             return 0

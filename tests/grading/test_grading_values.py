@@ -137,6 +137,7 @@ def test_what_is_too_deep_does_not_cross():
         {"dict": [[{"list": []}, 1]]},
         {"array": ["object", [1], "AAAA"]},
         {"array": ["float64", [2], "AAAAAAAA8D8="]},
+        {"array": ["float64", [1], "AAAAAAAA8D8AAAAAAADwPw=="]},
         {"array": ["float64", [-1], ""]},
         {"array": ["float64", [True], "AAAAAAAA8D8="]},
         {"array": ["bool", [1], "Ag=="]},
