@@ -36,16 +36,16 @@ def test_a_process_that_ends_while_it_is_looked_at_has_no_memory(monkeypatch):
     assert memory._resident() == 0
 
 
-def test_the_libraries_that_all_processes_map_count_once(monkeypatch):
+def test_pages_that_several_processes_have_in_common_count_once(monkeypatch):
     class Process:
-        def __init__(self, rss=0, shared=0):
-            self.memory = SimpleNamespace(rss=rss, shared=shared)
+        def __init__(self, **memory):
+            self.memory = SimpleNamespace(**memory)
 
         def children(self, **_):
-            return [Process(700, 300), Process(500, 310), Process(90, 0)]
+            return [Process(rss=700, pss=450), Process(rss=500, pss=250), Process(rss=90)]
 
-        def memory_info(self):
+        def memory_full_info(self):
             return self.memory
 
     monkeypatch.setattr(psutil, "Process", Process)
-    assert memory._resident() == 400 + 190 + 90 + 310
+    assert memory._resident() == 450 + 250 + 90
