@@ -25,8 +25,8 @@
 seed = 0
 device = "cpu"  # int8 kernels and timings below are the CPU's
 image_size = 48  # height and width of a scene
-train_scenes = 128
-steps = 110  # of the first training
+train_scenes = 160
+steps = 140  # of the first training
 new_scenes = 48  # labelled pictures of the new camera
 new_steps = 40  # of each training on them
 repeats = 9  # of each timing
@@ -222,6 +222,8 @@ print(type(on_disk).__name__, on_disk.shape, "pixels begin at byte", on_disk.off
 y, x = 517, 33
 raw = (work / "tall.tif").read_bytes()[on_disk.offset + 3 * (y * W + x) :][:3]
 check("pixel (517, 33), by its place in the file", [b / 255 for b in raw], tall[:, y, x], tol=1e-6)
+
+# %%
 strips = [rows for _, rows in predict_strips(model, on_disk, Tiling(128, 32, 8), cpu)]
 print("strips of", [len(rows) for rows in strips], "rows")
 with torch.inference_mode():
@@ -511,6 +513,7 @@ shifts = {
 }
 
 
+# %%
 @torch.inference_mode()
 def numbers_of(net, images):
     """Brightness and confidence of each picture: two vectors."""

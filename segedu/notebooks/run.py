@@ -206,6 +206,7 @@ def _execute(
                 kernel_manager_class=ChapterKernelManager,
                 extra_arguments=[QUIET],
                 coalesce_streams=True,
+                shutdown_kernel="immediate",  # it takes up to three seconds to leave by itself
                 on_cell_start=lambda cell, **_: begun.append(cell),
                 on_cell_executed=refuse_quit,
                 on_cell_complete=lambda **_: advance(1),
