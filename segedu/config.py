@@ -56,7 +56,7 @@ class TrainConfig:
             raise InputError(f"backbone_rate is {self.backbone_rate}; expected 0 or more")
         if self.recompute and self.compile:
             raise InputError(
-                "recompute and compile are both on; expected one: what is compiled recomputes anyway"
+                "recompute and compile are both on; expected one: compiled code recomputes too"
             )
         if not 0 <= self.warmup <= 1:
             raise InputError(f"warmup is {self.warmup}; expected a share of the steps, in [0, 1]")
