@@ -19,12 +19,13 @@ from segedu.detect import THRESHOLD
 from segedu.device import pick_device
 from segedu.errors import InputError
 from segedu.files import whole_file
+from segedu.models.describe import columns_seen
 from segedu.models.layers import Views
 from segedu.models.registry import MODELS, build
 from segedu.palette import lookup_table
 from segedu.pictures import Decoded, OnDisk, open_picture, strip_writer
 from segedu.show import blend, blend_objects
-from segedu.tiles import InMemory, Tiling, predict_strips
+from segedu.tiles import GRID, InMemory, Tiling, predict_strips
 
 TILE = 768
 """Larger pictures are predicted in squares of this many pixels, so that any size fits in memory."""
@@ -34,6 +35,13 @@ MARGIN = 256
 
 BLEND = 16
 """Over how many pixels on either side of a cut the tiles of a picture in strips are blended."""
+
+SLACK = 8
+"""By so many columns to a side a measured receptive field may be too small."""
+
+STRIP_TILE = 512
+"""Pictures that are predicted in strips are cut into squares of this many pixels: a tile with its
+margins is what takes the memory."""
 
 OVERLAID = 64
 """Rows of such a picture that are overlaid at once."""
@@ -207,6 +215,19 @@ def _found_objects(trained: Trained, image: Tensor, picture: Path) -> Found:
     return "objects.json", lambda path: path.write_text(text, encoding="utf-8"), drawn
 
 
+def margin_of(model: nn.Module) -> int:
+    """How many pixels of its surroundings a tile must see for the labels of the whole picture.
+
+    Half the model's receptive field, which is measured, and the pixels that are blended; at most
+    `MARGIN`, which is not enough for a model that sees everything.
+    """
+    seen = columns_seen(model, height=GRID)
+    if seen is None:
+        return MARGIN
+    needed = seen // 2 + SLACK + BLEND
+    return min(MARGIN, -(-needed // GRID) * GRID)
+
+
 def _predict_in_strips(
     trained: Trained, opened: Decoded | OnDisk, picture: Path, out: Path
 ) -> tuple[Path, Path]:
@@ -217,7 +238,7 @@ def _predict_in_strips(
             f"at once; expected at most {LARGE}: cut it into parts"
         )
     shape, classes = (opened.height, opened.width), len(trained.classes)
-    tiling = Tiling(TILE, MARGIN, BLEND)
+    tiling = Tiling(STRIP_TILE, margin_of(trained.model), BLEND)
     first, overlay = (out / f"{picture.stem}_{name}.tif" for name in ("mask", "overlay"))
     with (
         _both_or_neither(first, overlay) as (first_file, overlay_file),

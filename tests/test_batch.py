@@ -125,7 +125,7 @@ def test_a_large_picture_is_written_in_strips_with_the_same_labels(trained, tmp_
     array = (image * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     tifffile.imwrite(tmp_path / "a.tif", array, photometric="rgb")
     small = predict_file(trained, tmp_path / "a.tif", tmp_path / "small")
-    for name, value in (("LARGE", 96 * 288 - 1), ("TILE", 64), ("MARGIN", 40), ("BLEND", 8)):
+    for name, value in (("LARGE", 96 * 288 - 1), ("STRIP_TILE", 64), ("MARGIN", 40), ("BLEND", 8)):
         monkeypatch.setattr(predict, name, value)
     large = predict_file(trained, tmp_path / "a.tif", tmp_path / "large")
     assert [path.name for path in large] == ["a_mask.tif", "a_overlay.tif"]

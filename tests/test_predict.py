@@ -12,6 +12,7 @@ from segedu.data.images import read_image, read_index
 from segedu.data.scenes import CLASSES, Scenes
 from segedu.errors import InputError
 from segedu.models.registry import build
+from segedu.models.unet import UNet
 from segedu.palette import class_colours
 from segedu.predict import load_trained, predict_file, predict_mask, predict_objects
 
@@ -100,6 +101,20 @@ def test_tiles_give_what_the_whole_picture_gives(monkeypatch, trained):
     monkeypatch.setattr(predict, "TILE", 64)
     monkeypatch.setattr(predict, "MARGIN", 40)
     assert predict_mask(trained, image).equal(whole)
+
+
+def test_the_margin_of_a_strips_tiles_is_half_of_what_the_model_sees_and_the_blend():
+    small, large = UNet(3, widths=(4, 8)).eval(), UNet(3, widths=(4, 4, 4, 4)).eval()
+    assert predict.margin_of(small) == 64  # 9 to a side, 8 for slack, 16 to blend
+    assert predict.margin_of(large) == 96  # 51 to a side
+    assert predict.margin_of(torch.nn.Sequential(small, Everything())) == predict.MARGIN
+
+
+class Everything(torch.nn.Module):
+    """Each pixel sees all others."""
+
+    def forward(self, x):
+        return x + x.mean((2, 3), keepdim=True)
 
 
 def test_a_full_disk_leaves_nothing(tmp_path, trained, monkeypatch):

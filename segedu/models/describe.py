@@ -80,9 +80,11 @@ def columns_seen(model: nn.Module, *, height: int = 1) -> int | None:
     few columns, since with strides both vary with the place. It is the largest of eight
     neighbours'.
     """
+    weight = next(model.parameters(), None)
+    device = "cpu" if weight is None else weight.device
     widths = []
     for place in range(STRIP // 2, STRIP // 2 + 8):
-        strip = torch.zeros(1, 3, height, STRIP)
+        strip = torch.zeros(1, 3, height, STRIP, device=device)
         strip[..., place] = torch.nan
         with torch.inference_mode():
             reached = model(strip).isnan().any(dim=1).any(dim=1)[0]
