@@ -209,7 +209,7 @@ check_at_least("the ridge, over a ReLU's intensity", P / beta / 0.125, 2)
 # **Predict:** on which side of the ridge are ReLU, batch normalisation, and most convolutions?
 
 
-# %%
+# %% tags=["nbval-ignore-output"]
 def attainable(P, beta, I):
     """FLOPs a second that work of intensity I can have: the lower of the two ceilings."""
     return min(P, beta * I)

@@ -276,7 +276,7 @@ check("batch normalisation is left", sum(n.op_type == "BatchNormalization" for n
 #
 # The exporter **folded** (折叠) it. Check the first one by hand:
 
-# %%
+# %% tags=["nbval-ignore-output"]
 values = {i.name: onnx.numpy_helper.to_array(i) for i in graph.initializer}
 conv, norm = model.down[0][0], model.down[0][1]
 gain = norm.weight / (norm.running_var + norm.eps).sqrt()
@@ -288,7 +288,7 @@ check("folded bias", values[first.input[2]], norm.bias - norm.running_mean * gai
 # %% [markdown]
 # The file must hold for sizes that the exporter never saw. A network with Python arithmetic on sizes, such as padding to a multiple, or pooling into a fixed number of parts, exports *for the example's size*, and may then fail or, worse, answer wrongly. `export_onnx` tries four sizes, odd ones among them, and writes nothing unless all agree.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 for size in ((1, 3, 48, 48), (2, 3, 31, 57), (5, 3, 64, 33)):
     images = torch.rand(size, generator=torch.Generator().manual_seed(seed))
     with torch.inference_mode():
@@ -350,7 +350,7 @@ check_at_least("range +-20, over +-4", errors[20] / errors[4], 10)
 # $-0.51$ steps, that is $-1$ step: $-0.0079$, twice its size. **Per channel** the second has $s = 0.01/127$, and $-0.004$ is $-50.8$, that is $-51$ steps: $-0.00402$.
 
 
-# %%
+# %% tags=["nbval-ignore-output"]
 def rounded(w, *, per_channel):
     """Weights (out, ...) after 8 bits, symmetric."""
     peak = w.abs().flatten(1).amax(1) if per_channel else w.abs().amax()[None]
