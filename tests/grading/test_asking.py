@@ -10,6 +10,7 @@ def test_in_a_notebook_it_evaluates_there(monkeypatch):
 def test_while_grading_it_asks_the_sandbox():
     with through(lambda source, given: (source, given)):
         assert student_eval("f(x)", x=1) == ("f(x)", {"x": 1})
+    assert student_eval("x + 1", x=1) == 2  # and then no more
 
 
 def test_a_model_is_evaluated_where_it_is(verdict_of, secret):

@@ -12,6 +12,12 @@ def test_a_sound_assignment_passes_its_self_test(secret, sandboxed):
     assert [(trial.score, trial.most) for trial in trials] == [(5, 5), (0, 6), (2, 5), (3, 5)]
 
 
+def test_tests_that_pass_without_an_answer_are_a_fault(secret, sandboxed):
+    next(c for c in secret["cells"] if c["id"] == "double_test")["source"] = "assert True"
+    untouched = next(trial for trial in selftest(secret) if trial.name == "untouched")
+    assert (untouched.score, untouched.fault) == (2, "expected no marks")
+
+
 def test_a_mutant_that_nothing_tells_from_the_solution_is_a_fault(secret, sandboxed):
     secret["mutants"] = {"Nothing is wrong.": "def total(v): return float(sum(v))"}
     assert list(selftest(secret))[-1].fault == "expected fewer"
