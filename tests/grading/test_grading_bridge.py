@@ -76,6 +76,13 @@ def test_other_errors_arrive_as_a_students_error(bridge, source):
     bridge.run("x = 1")
 
 
+def test_a_call_that_exits_is_an_error_and_the_process_lives(bridge):
+    bridge.run("import sys\ndef f(): sys.exit(0)")
+    with pytest.raises(StudentError, match="SystemExit"):
+        bridge.look(["f"])["f"]()
+    bridge.run("x = 1")
+
+
 def test_quitting_ends_nothing(bridge):
     bridge.run("x = 1\nquit()")
     assert bridge.look(["x"]) == {"x": 1}
