@@ -505,7 +505,7 @@ check("steps taken, of nine with two overflows", -point.detach(), 7)
 # - contiguous: R R R R G G G G B B B B, strides (12, 4, 2, 1);
 # - channels last: RGB RGB RGB RGB, strides (12, 1, 6, 3). The shape, and every result, stay.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 x = torch.arange(12.0).view(1, 3, 2, 2)
 last = x.to(memory_format=torch.channels_last)
 check("strides, contiguous", x.stride(), [12, 4, 2, 1])
@@ -569,7 +569,7 @@ def of_labelled(part):
     return (part != IGNORE).sum() / (masks != IGNORE).sum()
 
 
-# %%
+# %% tags=["nbval-ignore-output"]
 half_void = masks.clone()
 half_void[: B // 2, ::2] = IGNORE  # some pictures have fewer labels, as real ones do
 masks = half_void
@@ -584,7 +584,7 @@ check_at_least("each part a quarter", (equal_parts - whole).abs().max() / size, 
 # %% [markdown]
 # `TrainConfig(accumulate=4)` and `segedu train --accumulate 4` weigh rightly. The batch stays what `batch_size` says, and so do steps and schedule. But one thing no weight can mend. **Predict:** is a U-Net's gradient the same?
 
-# %%
+# %% tags=["nbval-ignore-output"]
 unet = fresh()
 whole, in_parts = (accumulate(copy.deepcopy(unet), images, masks, n, of_labelled) for n in (1, 4))
 apart = (in_parts - whole).norm() / whole.norm()
