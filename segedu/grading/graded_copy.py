@@ -87,7 +87,7 @@ def summary(result: Result) -> str:
             f"| {_quoted(question.name)} | {question.status} | {marks} | {question.most:g} | "
             f"{_quoted(question.message)} |"
         )
-    notes = [result.reason, *result.repairs, *result.raised]
+    notes = [result.reason, *result.repairs]  # what cells raised is theirs, and in their outputs
     if result.penalty:
         notes.append(f"{result.late_days} days late: {result.penalty:g} marks less")
     lines += ["", *(f"- {_quoted(note)}" for note in notes if note)]

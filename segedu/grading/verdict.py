@@ -24,6 +24,7 @@ from segedu.grading.release import solution_names
 from segedu.grading.submission import Submission
 
 HIDDEN = "a hidden test fails"
+VISIBLE = "a visible test fails; the executed copy shows where"
 Start = Callable[[], Bridge]
 
 
@@ -57,7 +58,8 @@ class Verdict:
 
     Attributes:
         questions: In the key's order.
-        raised: Cells of the student's that raised an error, in words.
+        raised: Cells of the student's that raised an error, in words that are theirs: for the
+            instructor alone.
     """
 
     questions: list[Question] = field(default_factory=list)
@@ -231,14 +233,16 @@ def _marks(value: Any, most: float, name: str) -> float:
 
 
 def _explained(error: Exception, source: str, name: str) -> tuple[str, str]:
-    """Why a test fails: for the student, who must not learn of hidden tests, and in full."""
+    """Why a test fails: for the student, who must not learn of hidden tests, and in full.
+
+    The student reads the author's own words only. Any other text may be made by the student's code,
+    which has seen the arguments of earlier hidden tests and could pass them out.
+    """
     line = _line_of(error, name)
     said = str(error) if isinstance(error, AssertionError) else f"{_kind(error)}: {error}"
     detail = f"line {line}: {said or 'the assertion does not hold'}"[:1000]
     hidden = any(line - 1 in span for span in regions(source, HIDDEN_TESTS))
-    if hidden:
-        return _literal_message(source, line) or HIDDEN, detail
-    return (said or "the assertion does not hold")[:1000], detail
+    return _literal_message(source, line) or (HIDDEN if hidden else VISIBLE), detail
 
 
 def _line_of(error: Exception, name: str) -> int:

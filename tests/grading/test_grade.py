@@ -228,6 +228,7 @@ def test_a_summary_shows_what_a_student_wrote_as_text_only():
     assert "| `q` | fail | 0 | 2 | `<script>alert(1)</script> / 'x' # y` |" in text
     assert "Student `<b>`" in text
     assert "- `2 days late: 0.5 marks less`" in text
+    assert "secret" not in graded_copy.summary(replace(result, raised=["cell 1 E: secret"]))
     none = graded_copy.summary(replace(result, score=None, penalty=0.0))
     assert none.startswith("# tiny: ? of 2")
 

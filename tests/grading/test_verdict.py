@@ -9,7 +9,7 @@ from segedu.grading import verdict as module
 from segedu.grading.bridge import Ended, SandboxFailed
 from segedu.grading.release import answered
 from segedu.grading.submission import match, plain_cells
-from segedu.grading.verdict import HIDDEN, judge
+from segedu.grading.verdict import HIDDEN, VISIBLE, judge
 
 
 def test_the_solution_has_full_marks_and_the_rest_waits_for_a_person(verdict_of):
@@ -53,6 +53,14 @@ def test_a_hidden_test_tells_the_student_nothing_but_its_literal_message(verdict
         {"double": "def double(x): return np.ravel(x) * 2 if np.ndim(x) < 2 else 0"}
     ).questions[0]
     assert flat.message == "arrays of any shape are doubled"
+
+
+def test_code_that_has_seen_hidden_tests_cannot_pass_them_out_in_an_error(verdict_of):
+    spy = "seen = []\ndef double(x):\n    seen.append(x)\n    return np.asarray(x) * 2"
+    verdict = verdict_of({"double": spy, "total": "def total(v): raise ValueError(str(seen))"})
+    second = verdict.questions[1]
+    assert (second.status, second.message) == ("fail", VISIBLE)
+    assert "-17.25" in second.detail  # which is the instructor's
 
 
 def test_partial_credit_is_what_the_tests_end_in(verdict_of):
@@ -202,4 +210,4 @@ def test_the_line_of_a_failure_is_found_in_the_tests_own_source():
         module._run_own("x = 1\ndef f():\n    assert x == 2, 'two'\nf()", {}, "q")
     assert module._line_of(caught.value, "q") == 3
     assert module._literal_message("assert x, f'{x}'", 1) == ""
-    assert module._explained(Ended("x"), "1", "q")[0].startswith("Ended")
+    assert module._explained(Ended("x"), "1", "q") == (VISIBLE, "line 1: Ended: x")
