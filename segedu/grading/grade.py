@@ -17,10 +17,11 @@ from typing import Any
 from segedu.errors import InputError
 from segedu.grading import graded_copy, sandbox
 from segedu.grading.assignment import Limits
+from segedu.grading.behaviour import write_behaviours
 from segedu.grading.bridge import Bridge, SandboxFailed
 from segedu.grading.release import read_key
 from segedu.grading.results import Result, read_result, result_path, write_result
-from segedu.grading.selftest import selftest
+from segedu.grading.selftest import Trial, selftest
 from segedu.grading.submission import Invalid, Submission, read_submission
 from segedu.grading.verdict import Verdict, judge
 
@@ -68,6 +69,8 @@ def grade_one(job: Job) -> Result:
         versions={"python": platform.python_version(), **{n: version(n) for n in VERSIONS}},
         sandbox={"sandbox": "bubblewrap", "network": False, "user": "nobody"},
         limits=dict(secret["limits"]),
+        due=secret["due"] or "",
+        arrived=job.arrived.isoformat() if job.arrived else "",
     )
     try:
         submission = read_submission(job.notebook, secret)
@@ -115,7 +118,7 @@ def grade_class(
     ]
     if not todo:
         raise InputError(f"{submissions}: has no submission; expected STUDENT/{key['name']}.ipynb")
-    refuse_faulty(key)
+    write_behaviours(refuse_faulty(key), key["name"], out)
     open_jobs = []
     for job in todo:
         done = _already(job, key["name"])
@@ -140,17 +143,19 @@ def find_submissions(folder: Path, name: str) -> list[tuple[str, Path]]:
     return found
 
 
-def refuse_faulty(secret: Mapping[str, Any]) -> None:
-    """Refuse to grade with an assignment whose self-test does not hold.
+def refuse_faulty(secret: Mapping[str, Any]) -> list[Trial]:
+    """Refuse to grade with an assignment whose self-test does not hold; returns what it found.
 
     Raises:
         InputError: It says what does not hold.
     """
-    faults = [f"{trial.name}: {trial.fault}" for trial in selftest(secret) if trial.fault]
+    trials = list(selftest(secret))
+    faults = [f"{trial.name}: {trial.fault}" for trial in trials if trial.fault]
     if faults:
         raise InputError(
             f"{secret['name']}: the self-test fails, so nothing is graded: {'; '.join(faults)}"
         )
+    return trials
 
 
 def digest(job: Job) -> str:
@@ -264,8 +269,10 @@ def _late(result: Result, secret: Mapping[str, Any], arrived: datetime | None) -
         return result
     late = (arrived.astimezone(UTC) - datetime.fromisoformat(secret["due"])).total_seconds()
     days = max(0, math.ceil(late / DAY))
-    penalty = min(result.score, days * secret["late"] * result.most)
-    return replace(result, late_days=days, penalty=penalty, score=result.score - penalty)
+    cost = days * secret["late"] * result.most
+    penalty = min(result.score, cost)
+    score = result.score - penalty
+    return replace(result, late_days=days, penalty=penalty, late_cost=cost, score=score)
 
 
 def _finish(result: Result, job: Job, begun: float) -> Result:

@@ -31,7 +31,10 @@ class Result:
         repairs: What was mended in the notebook.
         raised: Cells that raised an error when they were run again.
         late_days: Days after the due time, begun ones counted.
-        penalty: Marks that lateness costs.
+        penalty: Marks that lateness takes off `score`.
+        late_cost: Marks that it takes off once there are so many.
+        due: When it was to be handed in, in ISO form; "" for any time.
+        arrived: When it was handed in; "" if nobody knows.
         seconds: That grading took.
         digest: SHA-256 of the submission, the key and the grader: equal ones need no second look.
         versions: Of what graded it.
@@ -50,6 +53,9 @@ class Result:
     raised: list[str] = field(default_factory=list)
     late_days: int = 0
     penalty: float = 0.0
+    late_cost: float = 0.0
+    due: str = ""
+    arrived: str = ""
     seconds: float = 0.0
     digest: str = ""
     versions: dict[str, str] = field(default_factory=dict)

@@ -15,7 +15,7 @@ from segedu.grading.assignment import Limits, defined_names
 from segedu.grading.bridge import Bridge
 from segedu.grading.release import answered, solution_names
 from segedu.grading.submission import match, plain_cells
-from segedu.grading.verdict import Verdict, judge
+from segedu.grading.verdict import Question, Verdict, judge
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,14 @@ class Trial:
         score: Marks that it got.
         most: Marks that need no person.
         fault: What is wrong with that; "" if nothing is.
+        questions: How each question came out.
     """
 
     name: str
     score: float
     most: float
     fault: str
+    questions: tuple[Question, ...] = ()
 
 
 def selftest(secret: Mapping[str, Any]) -> Iterator[Trial]:
@@ -92,4 +94,4 @@ def _try(
         fault += "".join(f"; {q.name}: {q.detail or q.message}" for q in failed)
     if outcomes[0] != outcomes[1]:
         fault = "twice the same answers, and not twice the same marks"
-    return Trial(name, first.score, most, fault)
+    return Trial(name, first.score, most, fault, tuple(first.questions))
