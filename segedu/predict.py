@@ -1,9 +1,8 @@
 """From a checkpoint and a picture to a mask, or to objects; chapter 01 ends with it."""
 
-import ctypes
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,32 +19,16 @@ from segedu.detect import THRESHOLD
 from segedu.device import pick_device
 from segedu.errors import InputError
 from segedu.files import whole_file
-from segedu.models.describe import columns_seen
 from segedu.models.layers import Views
 from segedu.models.registry import MODELS, build
 from segedu.palette import lookup_table
-from segedu.pictures import Decoded, OnDisk, open_picture, strip_writer
+from segedu.pictures import Decoded, OnDisk, open_picture
 from segedu.show import blend, blend_objects
-from segedu.tiles import GRID, InMemory, Tiling, predict_strips
+from segedu.strips import MARGIN, write_strips
+from segedu.tiles import InMemory, Tiling, predict_strips
 
 TILE = 768
 """Larger pictures are predicted in squares of this many pixels, so that any size fits in memory."""
-
-MARGIN = 256
-"""How many pixels of its surroundings a tile sees; about as far as receptive fields reach."""
-
-BLEND = 16
-"""Over how many pixels on either side of a cut the tiles of a picture in strips are blended."""
-
-SLACK = 8
-"""By so many columns to a side a measured receptive field may be too small."""
-
-STRIP_TILE = 512
-"""Pictures that are predicted in strips are cut into squares of this many pixels: a tile with its
-margins is what takes the memory."""
-
-OVERLAID = 64
-"""Rows of such a picture that are overlaid at once."""
 
 LARGE = 2**25
 """A picture of more pixels is read and written in strips, so that it need not fit in memory."""
@@ -216,33 +199,6 @@ def _found_objects(trained: Trained, image: Tensor, picture: Path) -> Found:
     return "objects.json", lambda path: path.write_text(text, encoding="utf-8"), drawn
 
 
-def margin_of(model: nn.Module) -> int:
-    """How many pixels of its surroundings a tile must see for the labels of the whole picture.
-
-    Half the model's receptive field, which is measured, and the pixels that are blended; at most
-    `MARGIN`, which is not enough for a model that sees everything.
-    """
-    seen = columns_seen(model, height=GRID)
-    if seen is None:
-        return MARGIN
-    needed = seen // 2 + SLACK + BLEND
-    return min(MARGIN, -(-needed // GRID) * GRID)
-
-
-def _return_memory_at_once() -> None:
-    """Have glibc give the memory of each map back as it is freed, for the rest of the process.
-
-    Its heap keeps freed pieces of less than 32 MB; over many tiles their gaps come to a gigabyte.
-
-    Source: mallopt(3).
-    """
-    mmap_threshold, trim_threshold = -3, -1
-    with suppress(AttributeError, OSError, TypeError):  # no glibc here
-        library = ctypes.CDLL(None)
-        library.mallopt(mmap_threshold, 2**22)
-        library.mallopt(trim_threshold, 2**22)
-
-
 def _predict_in_strips(
     trained: Trained, opened: Decoded | OnDisk, picture: Path, out: Path
 ) -> tuple[Path, Path]:
@@ -252,22 +208,10 @@ def _predict_in_strips(
             f"{picture}: has {opened.height} x {opened.width} pixels, too many to find objects in "
             f"at once; expected at most {LARGE}: cut it into parts"
         )
-    _return_memory_at_once()
-    shape, classes = (opened.height, opened.width), len(trained.classes)
-    tiling = Tiling(STRIP_TILE, margin_of(trained.model), BLEND)
     first, overlay = (out / f"{picture.stem}_{name}.tif" for name in ("mask", "overlay"))
-    with (
-        _both_or_neither(first, overlay) as (first_file, overlay_file),
-        strip_writer(first_file, shape, classes) as write_mask,
-        strip_writer(overlay_file, (*shape, 3)) as write_overlay,
-    ):
-        for rows, labels in predict_strips(trained.model, opened, tiling, trained.device):
-            write_mask(labels.numpy())
-            for top in range(0, len(labels), OVERLAID):
-                part = labels[top : top + OVERLAID]
-                begin = rows.start + top
-                image = opened.window(slice(begin, begin + len(part)), slice(None))
-                write_overlay(np.rint(blend(image, part, classes) * 255))
+    classes, device = len(trained.classes), trained.device
+    with _both_or_neither(first, overlay) as files:
+        write_strips(trained.model, opened, *files, classes=classes, device=device)
     return first, overlay
 
 

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from test_predict import ABOUT, png, several_classes
 
-from segedu import batch, predict
+from segedu import batch, predict, strips
 from segedu.batch import Outcome, fingerprint, pictures_in, predict_folder
 from segedu.checkpoints import save_checkpoint
 from segedu.data.images import read_image, read_index
@@ -125,8 +125,9 @@ def test_a_large_picture_is_written_in_strips_with_the_same_labels(trained, tmp_
     array = (image * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     tifffile.imwrite(tmp_path / "a.tif", array, photometric="rgb")
     small = predict_file(trained, tmp_path / "a.tif", tmp_path / "small")
-    for name, value in (("LARGE", 96 * 288 - 1), ("STRIP_TILE", 64), ("MARGIN", 40), ("BLEND", 8)):
-        monkeypatch.setattr(predict, name, value)
+    monkeypatch.setattr(predict, "LARGE", 96 * 288 - 1)
+    for name, value in (("STRIP_TILE", 64), ("MARGIN", 40), ("BLEND", 8)):
+        monkeypatch.setattr(strips, name, value)
     large = predict_file(trained, tmp_path / "a.tif", tmp_path / "large")
     assert [path.name for path in large] == ["a_mask.tif", "a_overlay.tif"]
     pairs = [read_index(paths[0]) for paths in (small, large)]

@@ -113,11 +113,11 @@ def test_a_mask_in_strips_holds_indices_and_shows_class_colours(tmp_path):
 PREDICT = """
 import resource, sys, torch
 from pathlib import Path
-from segedu import predict
+from segedu import predict, strips
 from segedu.models.unet import UNet
 torch.set_num_threads(1)
 torch.manual_seed(0)
-predict.LARGE, predict.STRIP_TILE, predict.MARGIN = 0, 256, 32
+predict.LARGE, strips.STRIP_TILE, strips.MARGIN = 0, 256, 32
 trained = predict.Trained(UNet(3, widths=(4, 8)).eval(), ("a", "b", "c"), torch.device("cpu"))
 predict.predict_file(trained, Path(sys.argv[1]), Path(sys.argv[2]))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from pycocotools.coco import COCO
 
-from segedu import predict
+from segedu import predict, strips
 from segedu.checkpoints import save_checkpoint
 from segedu.data.images import read_image, read_index
 from segedu.data.scenes import CLASSES, Scenes
@@ -105,9 +105,9 @@ def test_tiles_give_what_the_whole_picture_gives(monkeypatch, trained):
 
 def test_the_margin_of_a_strips_tiles_is_half_of_what_the_model_sees_and_the_blend():
     small, large = UNet(3, widths=(4, 8)).eval(), UNet(3, widths=(4, 4, 4, 4)).eval()
-    assert predict.margin_of(small) == 64  # 9 to a side, 8 for slack, 16 to blend
-    assert predict.margin_of(large) == 96  # 51 to a side
-    assert predict.margin_of(torch.nn.Sequential(small, Everything())) == predict.MARGIN
+    assert strips.margin_of(small) == 64  # 9 to a side, 8 for slack, 16 to blend
+    assert strips.margin_of(large) == 96  # 51 to a side
+    assert strips.margin_of(torch.nn.Sequential(small, Everything())) == strips.MARGIN
 
 
 class Everything(torch.nn.Module):

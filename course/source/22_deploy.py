@@ -26,6 +26,7 @@ seed = 0
 device = "cpu"  # int8 kernels and timings below are the CPU's
 image_size = 48  # height and width of a scene
 train_scenes = 160
+test_scenes = 64  # held out, of the old and of the new kind
 steps = 140  # of the first training
 new_scenes = 48  # labelled pictures of the new camera
 new_steps = 40  # of each training on them
@@ -116,7 +117,7 @@ def scored(net, data):
 
 
 # %% tags=["nbval-ignore-output"]
-learn, held_out = drawn(train_scenes, 2 * seed), drawn(64, 2 * seed + 1)
+learn, held_out = drawn(train_scenes, 2 * seed), drawn(test_scenes, 2 * seed + 1)
 torch.manual_seed(seed)
 model = train(UNet(C, widths=(24, 48, 96)), learn, steps, rate=1e-2)
 whole_score = scored(model, held_out)
@@ -500,7 +501,7 @@ check("four values by hand: half of a lies below all of b", ks(torch.tensor([1.0
 # We give the held-out scenes six changes of growing kinds. Of each picture we take two numbers: its mean **brightness**, and the model's mean **confidence** (the greatest probability, averaged over pixels). The last change swaps red and blue. **Predict:** which changes does brightness not see, and does it matter?
 
 # %%
-other = drawn(64, 2 * seed + 101)
+other = drawn(test_scenes, 2 * seed + 101)
 noise = torch.randn(other[0].shape, generator=generator)
 shifts = {
     "new scenes": other[0],
