@@ -4,7 +4,11 @@ Heavy imports stand inside the subcommands, so that `segedu --help` is quick. Th
 the order in which the help names their subcommands.
 """
 
-from segedu.cli import learn, deploy, course, data, measure, grading, collecting  # noqa: F401, I001 - they add their subcommands
+# isort: off
+from segedu.cli import learn, deploy, exporting, course, data, measure  # noqa: F401
+from segedu.cli import grading, collecting, returning  # noqa: F401
+
+# isort: on
 from segedu.cli.app import app
 
 __all__ = ["app"]

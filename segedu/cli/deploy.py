@@ -1,4 +1,4 @@
-"""Subcommands for use outside the course: `predict` and `export`."""
+"""The subcommand `predict`: from a checkpoint and pictures to masks."""
 
 import sys
 from pathlib import Path
@@ -55,25 +55,3 @@ def predict(
     print(f"{done} predicted, {there} there already, {failed} failed; in {out}")
     if failed:
         raise typer.Exit(1)
-
-
-@command(app, "export")
-def export(
-    checkpoint: Checkpoint,
-    out: Annotated[Path, typer.Option("-o", "--out", help="The ONNX file.")] = Path("model.onnx"),
-    int8: Annotated[  # noqa: FBT002
-        bool, typer.Option("--int8", help="Weights and activations as 8-bit integers.")
-    ] = False,
-    calibrate: Annotated[
-        str,
-        typer.Option(help="For --int8: a set, or a folder of pictures, whose ranges are measured."),
-    ] = "",
-    pictures: Annotated[int, typer.Option(help="How many of them.")] = 32,
-) -> None:
-    """Write a trained model to an ONNX file that runs without torch, and check that it agrees.
-
-    It takes RGB images in [0, 1], (batch, 3, height, width) of any size, and gives logits.
-    """
-    from segedu.deploy import export_checkpoint
-
-    print(export_checkpoint(checkpoint, out, int8=int8, calibrate=calibrate, count=pictures))
