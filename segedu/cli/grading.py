@@ -49,13 +49,20 @@ def release(
     key: Annotated[
         Path, typer.Option(help="The folder for keys, which students must never see.")
     ] = Path("key"),
+    roster: Annotated[
+        Path | None, typer.Option(help="CSV of students: each gets a notebook with own numbers.")
+    ] = None,
 ) -> None:
     """Write the notebook for students, and the key to grade it with."""
     from segedu.grading.assignment import read_assignment
     from segedu.grading.release import write_release
+    from segedu.grading.roster import read_roster
 
-    for path in write_release(read_assignment(source), out, key):
+    students = list(read_roster(roster)) if roster else []
+    for path in write_release(read_assignment(source), out, key, students):
         print(path)
+    if students:
+        print(f"{out / 'students'}: {len(students)} notebooks")
 
 
 @command(app, "selftest")
@@ -88,6 +95,13 @@ def grade(
         Path, typer.Option("-o", "--out", help="The folder for results and graded copies.")
     ] = Path("graded"),
     jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="How many at once.")] = 1,
+    arrivals: Annotated[
+        Path | None,
+        typer.Option(help="CSV with student, arrived; arrivals.csv in SUBMISSIONS if it is there."),
+    ] = None,
+    dask: Annotated[
+        str, typer.Option(help="The address of a dask scheduler whose workers grade.")
+    ] = "",
 ) -> None:
     """Grade a class: a result and an executed copy for each student, and a table.
 
@@ -95,11 +109,15 @@ def grade(
     """
     from tqdm import tqdm
 
-    from segedu.grading.grade import find_submissions, format_results, grade_class
-    from segedu.grading.release import read_key
+    from segedu.grading.collect import ARRIVALS
+    from segedu.grading.grade import count_students, format_results, grade_class
+    from segedu.grading.roster import read_arrivals
 
-    count = len(find_submissions(submissions, read_key(key)["name"]))
-    graded = tqdm(grade_class(key, submissions, out, jobs=jobs), total=count, unit="student")
+    listed = arrivals or submissions / ARRIVALS
+    arrived = read_arrivals(listed) if arrivals or listed.is_file() else {}
+    count = count_students(key, submissions)
+    each = grade_class(key, submissions, out, jobs=jobs, arrived=arrived, cluster=dask)
+    graded = tqdm(each, total=count, unit="student")
     results = sorted(graded, key=lambda result: result.student)
     print(format_results(results))
     statuses = {result.status for result in results}

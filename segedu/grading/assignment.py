@@ -15,7 +15,8 @@ import yaml
 from nbformat import NotebookNode
 
 from segedu.errors import InputError
-from segedu.grading.cells import grade_id, is_manual, is_test, points, role
+from segedu.grading.cells import grade_id, is_manual, is_test, points, role, tags
+from segedu.grading.parameters import TAG
 
 
 def _refuse_no_number(name: str, value: Any) -> None:
@@ -97,6 +98,7 @@ def read_assignment(folder: Path) -> Assignment:
     settings = _settings(folder / "assignment.yml")
     notebook = jupytext.read(source, fmt="py:percent")
     refuse_faults(notebook, source.name)
+    _refuse_other_parameters(notebook, settings.get("parameters") or {}, source.name)
     return Assignment(
         name=folder.name, notebook=notebook, mutants=_mutants(folder / "mutants"), **settings
     )
@@ -126,6 +128,43 @@ def _refuse_points(cell: NotebookNode, where: str) -> None:
     value = cell.metadata.nbgrader.get("points")
     if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
         raise InputError(f"{where}: points are {value!r}; expected a number, 0 or more")
+
+
+def _refuse_other_parameters(notebook: NotebookNode, given: dict[str, Any], name: str) -> None:
+    """The cell tagged parameters and assignment.yml must say the same."""
+    cells = [cell for cell in notebook.cells if TAG in tags(cell)]
+    if not given and not cells:
+        return
+    if len(cells) != 1 or cells[0].cell_type != "code" or role(cells[0], "solution"):
+        raise InputError(
+            f"{name}: {len(cells)} cells are tagged {TAG}, for {sorted(given)} in assignment.yml; "
+            "expected one code cell with the defaults that is no solution"
+        )
+    said = _literals(cells[0].source)
+    if said != given:
+        raise InputError(
+            f"{name}: the cell tagged {TAG} says {said}, assignment.yml {given}; expected the same"
+        )
+    for cell in notebook.cells:
+        if cell.cell_type == "code" and role(cell, "solution"):
+            both = sorted(set(defined_names(cell.source)) & set(given))
+            if both:
+                raise InputError(
+                    f"{name} ({grade_id(cell)}): a solution binds the parameter {both}"
+                )
+
+
+def _literals(source: str) -> dict[str, Any]:
+    """Names and values of a cell that only binds names to plain values; {} of any other."""
+    found = {}
+    for statement in ast.parse(source).body:
+        if not isinstance(statement, ast.Assign) or not isinstance(statement.targets[0], ast.Name):
+            return {}
+        try:
+            found[statement.targets[0].id] = ast.literal_eval(statement.value)
+        except ValueError:
+            return {}
+    return found
 
 
 def defined_names(source: str) -> list[str]:
@@ -165,6 +204,8 @@ def _settings(path: Path) -> dict[str, Any]:
         )
     for name, value in given.get("limits", {}).items():
         _refuse_no_number(name, value)
+    if not isinstance(given.get("parameters") or {}, dict):
+        raise InputError(f"{path}: parameters is no mapping; expected names with their defaults")
     settings: dict[str, Any] = {**given, "limits": Limits(**given.get("limits", {}))}
     late = settings.get("late", 0.0)
     if not isinstance(late, int | float) or not 0 <= late <= 1:

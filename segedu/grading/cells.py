@@ -60,6 +60,12 @@ def grade_id(cell: NotebookNode) -> str:
     return str(cell.metadata.get("nbgrader", {}).get("grade_id", ""))
 
 
+def tags(cell: NotebookNode) -> list[str]:
+    """The tags in a cell's metadata; none if they are not in the form of tags."""
+    found = cell.get("metadata", {}).get("tags", [])
+    return [tag for tag in found if isinstance(tag, str)] if isinstance(found, list) else []
+
+
 def points(cell: NotebookNode) -> float:
     """What the cell is worth."""
     return float(cell.metadata.get("nbgrader", {}).get("points", 0))

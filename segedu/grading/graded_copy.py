@@ -14,6 +14,7 @@ from papermill.exceptions import PapermillExecutionError
 from segedu.files import whole_file
 from segedu.grading.assignment import Limits
 from segedu.grading.boxed_kernel import BoxedEngine
+from segedu.grading.parameters import TAG
 from segedu.grading.results import Result
 from segedu.grading.submission import Submission
 from segedu.notebooks.document import node, notebook_text, own_metadata, read_notebook
@@ -25,10 +26,14 @@ def as_notebook(submission: Submission) -> NotebookNode:
     """A submission as a notebook: the student's cells, the released tests, no outputs."""
     cells = []
     for number, cell in enumerate(submission.cells):
+        if cell.part == "injected":  # papermill puts its own there
+            continue
         kind = "code" if cell.is_code else "markdown"
         new = node(cell_type=kind, id=f"cell-{number}", source=cell.source, metadata=node())
         if cell.name:
             new.metadata["segedu"] = node(question=cell.name)
+        if cell.part == TAG:
+            new.metadata["tags"] = [TAG]
         if cell.is_code:
             new["outputs"], new["execution_count"] = [], None
         cells.append(new)
@@ -47,6 +52,7 @@ def run_copy(submission: Submission, limits: Limits) -> NotebookNode:
                 engine_name="segedu",
                 kernel_name="python3",
                 progress_bar=False,
+                parameters=submission.parameters,
                 limits=limits,
             )
         except PapermillExecutionError:

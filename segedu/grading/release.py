@@ -7,7 +7,7 @@ cells with the same checksums, without outputs. Ids are set here, so that they d
 import copy
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,10 @@ from segedu.grading.cells import (
     regions,
     role,
     stub,
+    tags,
     without,
 )
+from segedu.grading.parameters import TAG, as_code, own_values
 from segedu.notebooks.document import node, notebook_text, own_metadata
 
 KEY_SCHEMA = "segedu.key/1"
@@ -69,8 +71,13 @@ def released(assignment: Assignment) -> NotebookNode:
     return notebook
 
 
-def key(assignment: Assignment) -> dict[str, Any]:
-    """All that grading needs: cells with hidden tests and solutions, limits, mutants."""
+def key(assignment: Assignment, *, own_numbers: bool = False) -> dict[str, Any]:
+    """All that grading needs: cells with hidden tests and solutions, limits, mutants.
+
+    Args:
+        assignment: To be graded.
+        own_numbers: Whether each student has a seed of their own.
+    """
     cells = [
         {
             "id": new["id"],
@@ -78,6 +85,7 @@ def key(assignment: Assignment) -> dict[str, Any]:
             "source": cell.source,
             "released": new.source,
             "nbgrader": dict(new.metadata.get("nbgrader", {})),
+            "tags": tags(cell),
         }
         for cell, new in zip(assignment.notebook.cells, released(assignment).cells, strict=True)
     ]
@@ -88,14 +96,20 @@ def key(assignment: Assignment) -> dict[str, Any]:
         "late": assignment.late,
         "limits": asdict(assignment.limits),
         "parameters": assignment.parameters,
+        "own_numbers": own_numbers,
         "mutants": assignment.mutants,
         "total": assignment.total,
         "cells": cells,
     }
 
 
-def write_release(assignment: Assignment, release: Path, keys: Path) -> tuple[Path, Path]:
+def write_release(
+    assignment: Assignment, release: Path, keys: Path, students: Iterable[str] = ()
+) -> tuple[Path, Path]:
     """Write `release/NAME/NAME.ipynb` and `keys/NAME/key.json`, each whole; returns the two paths.
+
+    With students named, each has `release/students/SID/NAME.ipynb` too, with parameters of their
+    own, and will be graded with them.
 
     Raises:
         InputError: If the key would lie within the release, or something is wrong with the source.
@@ -103,16 +117,35 @@ def write_release(assignment: Assignment, release: Path, keys: Path) -> tuple[Pa
     inside, outside = keys.resolve(), release.resolve()
     if inside == outside or outside in inside.parents:
         raise InputError(f"--key {keys} lies in the release {release}; name a folder outside it")
-    notebook, secret = released(assignment), key(assignment)
+    people = list(students)
+    if people and not assignment.parameters:
+        raise InputError(f"{assignment.name}: has no parameters, so a roster changes nothing in it")
+    notebook, secret = released(assignment), key(assignment, own_numbers=bool(people))
     nbformat.validate(notebook)
     target = release / assignment.name / f"{assignment.name}.ipynb"
     with whole_file(target) as unfinished:
         unfinished.write_text(notebook_text(notebook), encoding="utf-8")
+    for student in people:
+        own = release / "students" / student / f"{assignment.name}.ipynb"
+        with whole_file(own) as unfinished:
+            text = notebook_text(_with_own_values(notebook, assignment, student))
+            unfinished.write_text(text, encoding="utf-8")
     secret_target = keys / assignment.name / "key.json"
     with whole_file(secret_target) as unfinished:
         unfinished.write_text(json.dumps(secret, indent=1, ensure_ascii=False), encoding="utf-8")
         unfinished.chmod(0o600)
     return target, secret_target
+
+
+def _with_own_values(notebook: NotebookNode, assignment: Assignment, student: str) -> NotebookNode:
+    """A released notebook with a student's values in its cell of parameters."""
+    own = copy.deepcopy(notebook)
+    for cell in own.cells:
+        if TAG in tags(cell):
+            cell.source = as_code(own_values(assignment.name, assignment.parameters, student))
+            if is_locked(cell):
+                cell.metadata.nbgrader.update(checksum=checksum(cell))
+    return own
 
 
 def read_key(path: Path) -> dict[str, Any]:
@@ -223,6 +256,8 @@ def answered(secret: Mapping[str, Any], answers: dict[str, str] | None = None) -
         if about.get("solution"):
             source = answers.get(about["grade_id"], cell["source"]) or source
         metadata = node(nbgrader=about) if about else node()
+        if cell.get("tags"):
+            metadata["tags"] = cell["tags"]
         new = node(id=cell["id"], cell_type=cell["cell_type"], source=source, metadata=metadata)
         if cell["cell_type"] == "code":
             new["outputs"], new["execution_count"] = [], None

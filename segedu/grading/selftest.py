@@ -13,9 +13,12 @@ from nbformat import NotebookNode
 from segedu.errors import InputError
 from segedu.grading.assignment import Limits, defined_names
 from segedu.grading.bridge import Bridge
+from segedu.grading.parameters import own_values
 from segedu.grading.release import answered, solution_names
 from segedu.grading.submission import match, plain_cells
 from segedu.grading.verdict import Question, Verdict, judge
+
+OTHER_NUMBERS = "solution, with another student's numbers"
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,16 @@ def selftest(secret: Mapping[str, Any]) -> Iterator[Trial]:
     solutions = [c for c in secret["cells"] if c["nbgrader"].get("solution")]
     untouched = {c["nbgrader"]["grade_id"]: c["released"] for c in solutions}
     yield _try(secret, "solution", {}, lambda score, most: score == most, "expected all marks")
+    if secret.get("parameters"):
+        values = own_values(secret["name"], secret["parameters"], "selftest")
+        yield _try(
+            secret,
+            OTHER_NUMBERS,
+            {},
+            lambda score, most: score == most,
+            "expected all marks",
+            values,
+        )
     yield _try(secret, "untouched", untouched, lambda score, _: score == 0, "expected no marks")
     for sentence, source in secret["mutants"].items():
         answers = {replaced(secret, source): source}
@@ -69,10 +82,18 @@ def replaced(secret: Mapping[str, Any], mutant: str) -> str:
     return found[0]
 
 
-def judge_notebook(secret: Mapping[str, Any], notebook: NotebookNode) -> Verdict:
-    """The verdict on a notebook in memory, with sandboxes of the key's limits."""
+def judge_notebook(
+    secret: Mapping[str, Any], notebook: NotebookNode, values: Mapping[str, Any] | None = None
+) -> Verdict:
+    """The verdict on a notebook in memory, with sandboxes of the key's limits.
+
+    Args:
+        secret: The key.
+        notebook: To be judged.
+        values: Its parameters; the defaults if none are given.
+    """
     limits = Limits(**secret["limits"])
-    return judge(secret, match(plain_cells(notebook), secret), lambda: Bridge(limits))
+    return judge(secret, match(plain_cells(notebook), secret, values), lambda: Bridge(limits))
 
 
 def _try(
@@ -81,15 +102,16 @@ def _try(
     answers: dict[str, str],
     holds: Callable[[float, float], bool],
     expected: str,
+    values: Mapping[str, Any] | None = None,
 ) -> Trial:
     notebook = answered(secret, answers)
-    first, second = (judge_notebook(secret, notebook) for _ in range(2))
+    first, second = (judge_notebook(secret, notebook, values) for _ in range(2))
     most = sum(q.most for q in first.questions if q.status != "manual")
     if name == "untouched":
         most = sum(q.most for q in first.questions)
     outcomes = [[(q.status, q.score) for q in verdict.questions] for verdict in (first, second)]
     fault = "" if holds(first.score, most) else expected
-    if fault and name == "solution":
+    if fault and name in ("solution", OTHER_NUMBERS):
         failed = [q for q in first.questions if q.score != q.most and q.status != "manual"]
         fault += "".join(f"; {q.name}: {q.detail or q.message}" for q in failed)
     if outcomes[0] != outcomes[1]:

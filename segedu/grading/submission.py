@@ -15,6 +15,8 @@ from typing import Any
 import nbformat
 
 from segedu.grading.assignment import defined_names
+from segedu.grading.cells import tags
+from segedu.grading.parameters import TAG, as_code
 from segedu.grading.release import solution_names
 
 LARGEST_FILE = 100 * 2**20
@@ -34,12 +36,14 @@ class Cell:
         is_code: Otherwise it is text.
         name: The grade_id of the cell of the key that it is; "" for the student's own.
         is_test: Whether it is one of the key's cells of tests, which are never run from here.
+        part: "parameters" for the cell of parameters, "injected" for the one put in after it, "".
     """
 
     source: str
     is_code: bool
     name: str = ""
     is_test: bool = False
+    part: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,10 +53,12 @@ class Submission:
     Attributes:
         cells: In the student's order.
         repairs: What was mended, in words.
+        parameters: What the cells and the tests are run with.
     """
 
     cells: list[Cell]
     repairs: list[str] = field(default_factory=list)
+    parameters: dict[str, Any] = field(default_factory=dict)
 
     def answers(self, name: str) -> list[str]:
         """The sources of the cells that answer the key's cell of that grade_id."""
@@ -63,13 +69,20 @@ class Submission:
         return max((n for n, cell in enumerate(self.cells) if cell.name == name), default=-1)
 
 
-def read_submission(path: Path, secret: Mapping[str, Any]) -> Submission:
+def read_submission(
+    path: Path, secret: Mapping[str, Any], values: Mapping[str, Any] | None = None
+) -> Submission:
     """Read a notebook that a student handed in.
+
+    Args:
+        path: The file.
+        secret: The key.
+        values: The student's parameters; the defaults if none are given.
 
     Raises:
         Invalid: If it cannot be taken for a notebook.
     """
-    return match(read_cells(path), secret)
+    return match(read_cells(path), secret, values)
 
 
 def read_cells(path: Path) -> list[dict[str, Any]]:
@@ -103,12 +116,26 @@ def read_cells(path: Path) -> list[dict[str, Any]]:
     return cells
 
 
-def match(cells: list[dict[str, Any]], secret: Mapping[str, Any]) -> Submission:
-    """Find which cell of the key each cell of a notebook is, and restore the locked ones."""
+def match(
+    cells: list[dict[str, Any]],
+    secret: Mapping[str, Any],
+    values: Mapping[str, Any] | None = None,
+) -> Submission:
+    """Find which cell of the key each cell of a notebook is, and restore the locked ones.
+
+    After the cell of parameters comes one that sets them to the values given, whatever the
+    student's says; where it is missing, at the top.
+    """
     matcher = _Matcher(secret)
+    parameters = dict(secret.get("parameters") or {}) if values is None else dict(values)
     repairs: list[str] = []
-    found = []
-    for cell in cells:
+    injected = [Cell(as_code(parameters), is_code=True, part="injected")] if parameters else []
+    place = matcher.parameters_at(cells) if parameters else -1
+    found = [] if place >= 0 else list(injected)
+    for number, cell in enumerate(cells):
+        if number == place:
+            found += [matcher.parameters(cell), *injected]
+            continue
         known = matcher.find(cell, repairs)
         if known is None:
             found.append(Cell(cell["source"], cell["cell_type"] == "code"))
@@ -122,7 +149,7 @@ def match(cells: list[dict[str, Any]], secret: Mapping[str, Any]) -> Submission:
         found.append(Cell(source, known["cell_type"] == "code", about["grade_id"], is_test))
     there = {cell.name for cell in found}
     repairs += [f"{name}: the cell is missing" for name in matcher.by_name if name not in there]
-    return Submission(found, repairs)
+    return Submission(found, repairs, parameters)
 
 
 class _Matcher:
@@ -133,7 +160,29 @@ class _Matcher:
         self.by_name = {cell["nbgrader"]["grade_id"]: cell for cell in named}
         self.by_id = {cell["id"]: cell for cell in named}
         self.by_text = {cell["released"].strip(): cell for cell in named}
+        self._parameters = next((c for c in secret["cells"] if TAG in c.get("tags", [])), None)
         self.defines = {name: set(names) for name, names in solution_names(secret).items()}
+
+    def parameters_at(self, cells: list[dict[str, Any]]) -> int:
+        """The place of the cell of parameters: by its tag, its id or its text; -1 without one."""
+        known = self._parameters
+        ids = (known["id"], known["released"].strip()) if known else ("", "")
+        for number, cell in enumerate(cells):
+            same = cell["is_parameters"] or cell["id"] == ids[0] or cell["source"].strip() == ids[1]
+            if same and cell["cell_type"] == "code" and not self._is_solution(cell):
+                return number
+        return -1
+
+    def parameters(self, cell: Mapping[str, Any]) -> Cell:
+        """The cell of parameters, as released if it is locked; what it sets is set anew."""
+        about = self._parameters["nbgrader"] if self._parameters else {}
+        source = self._parameters["released"] if self._parameters and about else cell["source"]
+        return Cell(source, is_code=True, name=about.get("grade_id", ""), part="parameters")
+
+    def _is_solution(self, cell: Mapping[str, Any]) -> bool:
+        """Whether it is one of the key's answers or tests, whatever its tags say."""
+        known = self.find(cell, [])
+        return known is not None and known is not self._parameters
 
     def find(self, cell: Mapping[str, Any], repairs: list[str]) -> dict[str, Any] | None:
         """The key's cell that this one is, if any."""
@@ -201,4 +250,5 @@ def _plain(cell: Any) -> dict[str, Any]:
         "cell_type": "code" if cell.cell_type == "code" else "markdown",
         "id": str(cell.get("id", "")),
         "grade_id": str(name),
+        "is_parameters": TAG in tags(cell),
     }

@@ -20,6 +20,7 @@ from segedu.errors import InputError
 from segedu.grading import asking
 from segedu.grading.bridge import Bridge, Ended, SandboxFailed, StudentError
 from segedu.grading.cells import HIDDEN_TESTS, regions
+from segedu.grading.parameters import TAG
 from segedu.grading.release import solution_names
 from segedu.grading.submission import Submission
 
@@ -102,6 +103,8 @@ def judge(secret: Mapping[str, Any], submission: Submission, start: Start) -> Ve
                 verdict.questions.append(_untouched(question, secret, submission, earlier))
             elif cell["cell_type"] == "code":
                 _run_own(cell["source"], names)
+                if TAG in cell.get("tags", []):
+                    names.update(submission.parameters)
     return verdict
 
 

@@ -9,15 +9,17 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import nbformat
+import psutil
 import pytest
 from tiny_assignment import FULL, outcome
 
 from segedu.errors import InputError
-from segedu.grading import grade as module
-from segedu.grading import graded_copy
+from segedu.grading import graded_copy, pool
+from segedu.grading import job as module
 from segedu.grading.assignment import read_assignment
 from segedu.grading.bridge import SandboxFailed
-from segedu.grading.grade import Job, find_submissions, format_results, grade_class, grade_one
+from segedu.grading.grade import count_students, find_submissions, format_results, grade_class
+from segedu.grading.job import Job, failed, grade_one, grade_safely
 from segedu.grading.release import write_release
 from segedu.grading.results import Result, read_result, read_results, result_path, write_result
 from segedu.grading.verdict import Question, Verdict
@@ -163,15 +165,15 @@ def test_grading_that_was_killed_goes_on_without_grading_anything_twice(
 def test_a_process_of_the_grader_that_dies_costs_its_submission_only(
     keys, hand_in, tmp_path, monkeypatch
 ):
-    for student in ("ana", "bo"):
+    for student in ("ana", "bo", "cem"):
         hand_in(student)
-    monkeypatch.setattr(module, "grade_one", dies_over_bo)
+    monkeypatch.setattr(pool, "grade_safely", dies_over_bo)
     jobs = [
         Job(s, p, keys, tmp_path / "graded")
         for s, p in find_submissions(tmp_path / "submissions", "tiny")
     ]
-    results = {r.student: r for r in module._in_processes(jobs, 1)}
-    assert results["ana"].status == "graded"
+    results = {r.student: r for r in pool.in_processes(jobs, 1)}
+    assert results["ana"].status == results["cem"].status == "graded"
     assert results["bo"].status == "infrastructure"
     assert results["bo"].score is None
     assert read_result(result_path(tmp_path / "graded", "bo", "tiny")).reason.startswith(
@@ -256,3 +258,90 @@ def test_the_table_says_what_nobody_knows():
         "no",
         "sandbox",
     ]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(28, "No space left on device"), "No space left on device; free some space"),
+        (RuntimeError("what a student wrote"), "the grader failed: RuntimeError"),
+    ],
+)
+def test_where_the_grader_fails_nobody_knows_the_marks(
+    keys, hand_in, tmp_path, monkeypatch, error, said
+):
+    def fail(*_):
+        raise error
+
+    job = Job("ana", hand_in("ana"), keys, tmp_path / "graded")
+    monkeypatch.setattr(module, "grade_one", fail)
+    result = grade_safely(job)
+    assert (result.status, result.score) == ("infrastructure", None)
+    assert said in result.reason
+    assert "wrote" not in result.reason
+    assert read_result(result_path(tmp_path / "graded", "ana", "tiny")) == result
+    if isinstance(error, OSError):
+        monkeypatch.setattr(module, "write_result", fail)
+        assert failed(job, "x").status == "infrastructure"
+
+
+def test_a_fault_of_the_key_is_no_fault_of_a_submission(keys, hand_in, tmp_path, monkeypatch):
+    def fail(_):
+        raise InputError("the key is wrong")
+
+    monkeypatch.setattr(module, "grade_one", fail)
+    with pytest.raises(InputError, match="the key"):
+        grade_safely(Job("ana", hand_in("ana"), keys, tmp_path / "graded"))
+
+
+def test_whom_collect_has_nothing_of_gets_a_result_that_says_so(keys, hand_in, tmp_path, sandboxed):
+    hand_in("ana")
+    (tmp_path / "submissions" / "dora").mkdir()
+    for name in ("a", "b"):
+        hand_in("eve", name=name)
+    (tmp_path / "submissions/collected.csv").write_text(
+        "student,status,arrived,source,reason\nana,refused,,,two\nbo,nothing,,,nothing was handed in\n"
+        "cem,refused,,,the zip is encrypted\n,unknown,,x.ipynb,nobody\n"
+    )
+    results = {
+        r.student: r for r in grade_class(keys, tmp_path / "submissions", tmp_path / "graded")
+    }
+    assert {s: (r.status, r.score, r.reason) for s, r in results.items() if s != "ana"} == {
+        "bo": ("invalid", 0, "nothing was handed in"),
+        "cem": ("invalid", 0, "the zip is encrypted"),
+        "dora": ("invalid", 0, "no notebook was handed in"),
+        "eve": ("invalid", 0, "there are 2 notebooks, and none is named tiny.ipynb; hand in one"),
+    }
+    assert results["ana"].score == 5  # a notebook that is there all the same
+    assert read_result(result_path(tmp_path / "graded", "bo", "tiny")) == results["bo"]
+    assert count_students(keys, tmp_path / "submissions") == 5
+    with pytest.raises(InputError, match="is no folder"):
+        count_students(keys, tmp_path / "none")
+
+
+def test_a_grader_whose_parent_is_killed_ends(keys, hand_in, tmp_path, sandboxed):
+    hand_in("ana", {"double": "import time\ntime.sleep(300)"})
+    code = f"""
+        import sys
+        from pathlib import Path
+        from segedu.grading.job import Job
+        from segedu.grading.pool import in_processes
+        if __name__ == "__main__":
+            job = Job("ana", Path({str(tmp_path / "submissions/ana/tiny.ipynb")!r}), Path({str(keys)!r}), Path({str(tmp_path / "graded")!r}))
+            print("ready", flush=True)
+            list(in_processes([job], 1))
+        """
+    script = tmp_path / "grading.py"
+    script.write_text(textwrap.dedent(code))
+    victim = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE)
+    assert victim.stdout.readline() == b"ready\n"
+    family = set()
+    deadline = time.monotonic() + 30
+    while len(family) < 3 and time.monotonic() < deadline:
+        family |= set(psutil.Process(victim.pid).children(recursive=True))
+        time.sleep(0.05)
+    victim.kill()
+    victim.wait()
+    victim.stdout.close()
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert alive == []
