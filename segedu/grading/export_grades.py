@@ -74,7 +74,7 @@ def export_csv(
     for each in rows:
         result, who = each.result, _person(each.result.student, roster)
         by_name = {q.name: each.score_of(q) for q in result.questions}
-        about = (result.student, who.name, who.email, result.assignment, _status(each))
+        about = (result.student, who.name, who.email, result.assignment, each.status)
         marks = (_known(each.total), result.most, float(result.late_days), _known(each.penalty))
         table.append([*about, *marks, *(_known(by_name.get(name)) for name in names)])
     absent = unknown_grades(rows, roster)
@@ -196,11 +196,3 @@ def _without_result(rows: list[Graded], roster: Mapping[str, Person] | None) -> 
 
 def _known(marks: float | None) -> str | float:
     return "" if marks is None else marks
-
-
-def _status(graded: Graded) -> str:
-    """The result's status; once a person has seen to it, it is graded."""
-    status = graded.result.status
-    if status in ("needs-manual", "needs-review") and not graded.waiting:
-        return "graded"
-    return "needs-manual" if graded.waiting and status == "graded" else status

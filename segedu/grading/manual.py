@@ -83,7 +83,7 @@ def write_sheet(folder: Path, target: Path) -> int:
             "comment": harmless(item.mark.comment) if item.mark else "",
             "grader": harmless(item.mark.grader) if item.mark else "",
             "answer": harmless(item.answer),
-            "id": digest_of(item.answer)[:12],
+            "id": _short(digest_of(item.answer)),
         }
         for item in _by_hand(folder)
     ]
@@ -116,7 +116,7 @@ def take_sheet(folder: Path, source: Path) -> int:
         marks = _number(row["marks"], where)
         _refuse_marks(marks, _most_of(graded)[row["question"]], where)
         answer = digest_of(graded.answers.get(row["question"], ""))
-        if not answer.startswith(row["id"]):
+        if row["id"] != _short(answer):
             raise InputError(f"{where}: the answer has changed since; write the table anew")
         mark = Mark(marks, armed(row["comment"]), armed(row["grader"]), answer)
         taken.setdefault(owner, {})[row["question"]] = mark
@@ -156,6 +156,11 @@ def _most_of(graded: Graded) -> dict[str, float]:
 def _refuse_marks(marks: float, most: float, where: str) -> None:
     if not 0 <= marks <= most:
         raise InputError(f"{where}: {marks:g} marks; expected 0 to {most:g}")
+
+
+def _short(digest: str) -> str:
+    """Enough of a digest, behind a sign that keeps spreadsheets from reading it as a number."""
+    return f"#{digest[:12]}"
 
 
 def _number(text: str, where: str) -> float:

@@ -55,6 +55,12 @@ class Graded:
     answers: Mapping[str, str]
 
     @property
+    def status(self) -> str:
+        """The result's status, or "graded" once a person has done what it asks for."""
+        done = self.result.status in ("needs-manual", "needs-review") and not self.waiting
+        return "graded" if done else self.result.status
+
+    @property
     def waiting(self) -> dict[str, str]:
         """The questions that need a person, each with the reason."""
         reasons = {q.name: self._reason(q) for q in self.result.questions}

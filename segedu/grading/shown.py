@@ -145,16 +145,20 @@ def code_style() -> str:
 @cache
 def _markdown() -> MarkdownIt:
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
-    parser.disable(["image", "link", "autolink", "reference"])
-    parser.core.ruler.push("lower_headings", _lower_headings)
+    parser.core.ruler.push("only_text", _only_text)
     return parser
 
 
-def _lower_headings(state: Any) -> None:
+def _only_text(state: Any) -> None:
+    """Lower headings below the page's own, and leave of links and pictures what they say."""
     for token in state.tokens:
         if token.type in ("heading_open", "heading_close"):
             token.tag = f"h{min(6, int(token.tag[1]) + 2)}"
         token.attrs.pop("style", None)  # of a table's cells; the policy allows none
+        for part in token.children or ():
+            if part.type == "image":
+                part.type, part.tag, part.children = "text", "", None
+        token.children = [c for c in token.children or () if not c.type.startswith("link_")]
 
 
 def _cut(text: str, most: int) -> str:
