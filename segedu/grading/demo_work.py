@@ -134,10 +134,12 @@ class _Draft:
             self.answers[name] = ""
 
     def add(self, place: int, code: str) -> None:
-        """Put code, with {name} for what the answer defines, behind an answer."""
-        name = self.codes[place]
-        defined = defined_names(self.answers[name])[0]
-        self.answers[name] += code.replace("{name}", defined)
+        """Put code, with {name} for what it defines, behind an answer; the last is not the end."""
+        defining = [name for name in self.codes if defined_names(self.answers[name])]
+        if defining:
+            name = defining[place % len(defining)]
+            defined = defined_names(self.answers[name])[0]
+            self.answers[name] += code.replace("{name}", defined)
 
     def misunderstand(self, number: int) -> None:
         """Take a mutant's answer, counted from 0; after the last comes the first."""
@@ -186,7 +188,7 @@ def _late_mutant(draft: _Draft) -> None:
 
 
 def _half_with_text(draft: _Draft) -> None:
-    draft.leave(2)
+    draft.leave((len(draft.codes) + 1) // 2)
     draft.write(SHORT_TEXT)
 
 
@@ -194,7 +196,7 @@ _SPOILT: dict[str, Callable[[_Draft], None]] = {
     "full": lambda draft: draft.write(""),
     "full with text": lambda draft: draft.write(GOOD_TEXT),
     "script": _script,
-    "half": lambda draft: draft.leave(2),
+    "half": lambda draft: draft.leave((len(draft.codes) + 1) // 2),
     "first": lambda draft: draft.leave(1),
     "untouched": lambda draft: draft.leave(0),
     "crash": lambda draft: draft.add(
