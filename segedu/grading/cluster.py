@@ -72,7 +72,7 @@ def on_cluster(jobs: list[Job], address: str) -> Iterator[Result]:
             for job in jobs
         }
         for future in as_completed(futures):  # type: ignore[no-untyped-call]
-            job = futures[future]
+            job = futures.pop(future)  # and so its bytes are dropped there
             if future.status == "finished":
                 yield _unpacked(job, future.result())
             else:
