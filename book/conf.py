@@ -1,0 +1,108 @@
+"""Sphinx's settings for the website; `make book` runs it on the tree that `stage.py` lays out."""
+
+import re
+import sys
+from pathlib import Path
+
+here = Path(__file__).resolve().parent
+sys.path.insert(0, str(here))
+import papermill  # noqa: E402, F401 - it loads our engine, which is not to be imported before it
+from stage import package_version, repository  # noqa: E402
+
+project = "segedu"
+author = "The authors of segedu"
+project_copyright = "text and figures CC BY 4.0, code MIT"
+version = release = package_version()
+language = "en"
+
+extensions = [
+    "myst_nb",
+    "sphinx_external_toc",
+    "sphinxcontrib.katex",
+    "sphinxcontrib.bibtex",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+]
+external_toc_path = "_toc.yml"
+exclude_patterns = ["_build", "README.md"]
+default_role = "code"
+
+# Chapters are shown as they were run.
+nb_execution_mode = "off"
+nb_merge_streams = True
+myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "deflist", "attrs_block"]
+myst_heading_anchors = 3
+myst_dmath_double_inline = True
+suppress_warnings = ["mystnb.unknown_mime_type"]
+
+# Mathematics is rendered as the site is built; its style and fonts are served from the site.
+katex_prerender = True
+katex_css_path = "katex/katex.min.css"
+
+bibtex_bibfiles = ["references.bib"]
+bibtex_default_style = "plain"
+
+autodoc_default_options = {"members": True, "member-order": "bysource"}
+autodoc_typehints = "signature"
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+add_module_names = False
+
+html_theme = "sphinx_book_theme"
+html_title = "segedu: learn image segmentation"
+html_static_path = ["_static", "../_build/book/static"]
+html_css_files = ["site.css"]
+html_logo = "_static/logo.svg"
+html_favicon = "_static/logo.svg"
+html_copy_source = False
+html_show_sourcelink = False
+html_last_updated_fmt = None
+html_theme_options = {
+    "repository_url": repository(),
+    "repository_branch": "main",
+    "path_to_docs": "",
+    "use_repository_button": True,
+    "use_source_button": True,
+    "use_download_button": False,
+    "use_fullscreen_button": False,
+    "launch_buttons": {
+        "notebook_interface": "jupyterlab",
+        "binderhub_url": "https://mybinder.org",
+        "colab_url": "https://colab.research.google.com",
+    },
+    "show_navbar_depth": 1,
+    "home_page_in_toc": True,
+    "use_sidenotes": False,
+    "logo": {"text": "segedu", "alt_text": ""},
+}
+
+
+def bars_are_bars(_app, _what, _name, _about, _options, lines):
+    """In docstrings a bar is a size or a magnitude, and no substitution of reStructuredText."""
+    lines[:] = [line.replace("|", "\\|") if ">>>" not in line else line for line in lines]
+
+
+SEEN = {
+    r'<summary aria-label="Toggle hidden content">': "<summary>",
+    r'(<button class="btn search-button-field[^>]*?)\s+aria-label="[^"]*"': r"\1",
+    r'<summary>(<span class="toctree-toggle")': r'<summary aria-label="Pages of this part">\1',
+    r'<div role="list" class="citation-list">': '<div class="citation-list">',
+}
+"""What the theme gives screen readers to read, and what it should be."""
+
+
+def names_are_what_is_seen(app, _error):
+    """Give buttons the names that they are seen to have, and the others a name."""
+    for path in Path(app.outdir).rglob("*.html"):
+        text = path.read_text(encoding="utf-8")
+        for given, right in SEEN.items():
+            text = re.sub(given, right, text)
+        path.write_text(text, encoding="utf-8")
+
+
+def setup(app):
+    """Sphinx calls it once."""
+    app.connect("build-finished", names_are_what_is_seen)
+    app.connect("autodoc-process-docstring", bars_are_bars)

@@ -1,0 +1,139 @@
+"""Lay out what the website is built from: the pages of book/ beside the executed chapters."""
+
+import argparse
+import re
+import shutil
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ("*.md", "*.bib", "_toc.yml", "images", "locale")
+FIRST = "course/01_first_segmentation.ipynb"
+
+GROUPS = {
+    "data": "What a sample is, drawn scenes, and the annotated sets.",
+    "losses": "What training makes small.",
+    "metrics": "How answers are scored.",
+    "models": "The networks, and the parts they are built of.",
+    "widgets": "Figures with sliders.",
+    "profiling": "Where time and memory go.",
+    "notebooks": "Chapters: from source to executed notebook.",
+    "grading": "Releasing and grading assignments.",
+    "training and use": "Training, prediction, export, and what they share.",
+}
+"""The pages of the API reference, each with what it is about."""
+
+
+def project() -> dict[str, Any]:
+    """The project's table of pyproject.toml."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    table: dict[str, Any] = tomllib.loads(text)["project"]
+    return table
+
+
+def repository() -> str:
+    """The one address of the repository."""
+    address: str = project()["urls"]["Repository"]
+    return address
+
+
+def package_version() -> str:
+    """The package's version."""
+    version: str = project()["version"]
+    return version
+
+
+def chapters(executed: Path | None) -> list[Path]:
+    """The notebooks to show: those of a full run where it is there, else the stored ones."""
+    stored = sorted((ROOT / "course").glob("[0-9]*.ipynb"))
+    if executed and all((executed / path.name).is_file() for path in stored):
+        return [executed / path.name for path in stored]
+    return stored
+
+
+def for_the_site(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The notebook without its badge, which the page's buttons replace, and with links that hold.
+
+    Links to files that are no page of the site lead to the repository.
+    """
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = re.sub(r"\[!\[Open in Colab\]\(.*?\)\]\(.*?\)\s*", "", cell.source)
+            cell.source = re.sub(r"\]\((?!https?:|#)([^)#]+)\)", _link, cell.source)
+    return notebook
+
+
+def _link(match: re.Match[str]) -> str:
+    if match[1].endswith(".ipynb"):
+        return match[0]
+    path = (ROOT / "course" / match[1]).resolve().relative_to(ROOT).as_posix()
+    return f"]({repository()}/blob/main/{path})"
+
+
+def katex(out: Path) -> None:
+    """Copy the style and the fonts of mathematics, which npm has fetched."""
+    source = ROOT / "book" / "node_modules" / "katex" / "dist"
+    (out / "fonts").mkdir(parents=True, exist_ok=True)
+    shutil.copy(source / "katex.min.css", out)
+    for path in (source / "fonts").glob("*.woff2"):
+        shutil.copy(path, out / "fonts")
+
+
+def api(out: Path) -> None:
+    """Write a page for each part of the package, with all its public modules."""
+    modules: dict[str, list[str]] = {group: [] for group in GROUPS}
+    for path in sorted((ROOT / "segedu").rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        if path.stem.startswith("__") or parts[1] == "cli":
+            continue
+        group = parts[1] if len(parts) > 2 else "training and use"
+        modules[group].append(".".join(parts))
+    out.mkdir()
+    index = ["# API reference", "", "The package by its parts. Shapes stand in the signatures.", ""]
+    for group, about in GROUPS.items():
+        name = group.replace(" ", "_")
+        index.append(f"- [{group}]({name}.md): {about}")
+        page = [f"# {group[0].upper()}{group[1:]}", "", about, ""]
+        for module in modules[group]:
+            page += [f"## {module}", "", "```{eval-rst}", f".. automodule:: {module}", "```", ""]
+        (out / f"{name}.md").write_text("\n".join(page), encoding="utf-8")
+    (out / "index.md").write_text("\n".join(index) + "\n", encoding="utf-8")
+
+
+def stage(out: Path, executed: Path | None = None) -> None:
+    """Write the tree for Sphinx, in place of what was there."""
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    for pattern in PAGES:
+        for path in (ROOT / "book").glob(pattern):
+            if path.is_dir():
+                shutil.copytree(path, out / path.name)
+            else:
+                shutil.copy(path, out / path.name)
+    index = (out / "index.md").read_text(encoding="utf-8")
+    owner = repository().removeprefix("https://github.com/")
+    colab = f"https://colab.research.google.com/github/{owner}/blob/main/{FIRST}"
+    index = index.replace("COLAB", colab).replace("REPOSITORY", repository())
+    (out / "index.md").write_text(index, encoding="utf-8")
+    katex(out.parent / "static" / "katex")
+    api(out / "api")
+    (out / "course").mkdir()
+    for path in chapters(executed):
+        notebook = for_the_site(nbformat.read(path, as_version=4))
+        nbformat.write(notebook, out / "course" / path.name)
+
+
+def main() -> None:
+    """Lay out the tree: `python book/stage.py OUT [--executed DIR]`."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--executed", type=Path, default=None, help="copies of a full run")
+    given = parser.parse_args()
+    stage(given.out, given.executed)
+
+
+if __name__ == "__main__":
+    main()

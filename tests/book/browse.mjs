@@ -1,0 +1,73 @@
+// Visit pages of the site in Chromium and print, as JSON, what went wrong on each.
+//
+//   node tests/book/browse.mjs ORIGIN WIDTH SCHEME PATH... [--shots DIR]
+//
+// For each page: errors on the console, requests that left ORIGIN, serious and critical findings of
+// axe-core, bytes that came, and whether the page is wider than the window.
+import { mkdtempSync, readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+const installed = createRequire(new URL("../../book/package.json", import.meta.url));
+const puppeteer = await import(installed.resolve("puppeteer-core"));
+const axe = readFileSync(installed.resolve("axe-core/axe.min.js"), "utf8");
+
+const given = process.argv.slice(2);
+const at = given.indexOf("--shots");
+const shots = at < 0 ? null : given.splice(at, 2)[1];
+const [origin, width, scheme, ...paths] = given;
+
+const browser = await puppeteer.launch({
+  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+  userDataDir: mkdtempSync(join(tmpdir(), "chromium-")),
+  args: [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+  ],
+});
+
+async function visit(path) {
+  const page = await browser.newPage();
+  await page.setViewport({ width: Number(width), height: 900 });
+  await page.evaluateOnNewDocument((mode) => {
+    localStorage.setItem("mode", mode);
+    localStorage.setItem("theme", mode);
+  }, scheme);
+  const errors = [];
+  const outside = [];
+  let bytes = 0;
+  page.on("console", (message) => {
+    if (message.type() === "error") errors.push(message.text());
+  });
+  page.on("pageerror", (error) => errors.push(String(error)));
+  page.on("request", (request) => {
+    const url = request.url();
+    if (!url.startsWith(origin) && !url.startsWith("data:")) outside.push(url);
+  });
+  page.on("response", async (response) => {
+    if (response.status() >= 400) errors.push(`${response.status()} ${response.url()}`);
+  });
+  await page.goto(origin + path, { waitUntil: "networkidle0" });
+  const wide = await page.evaluate(
+    () => document.documentElement.scrollWidth - document.documentElement.clientWidth,
+  );
+  if (shots) {
+    const name = `${path.replaceAll(/[^\w]+/g, "_")}_${width}_${scheme}.png`;
+    await page.screenshot({ path: join(shots, name) });
+  }
+  await page.evaluate(axe);
+  const found = await page.evaluate(() =>
+    globalThis.axe.run(document, { resultTypes: ["violations"] }),
+  );
+  const violations = found.violations
+    .filter((v) => ["serious", "critical"].includes(v.impact))
+    .map((v) => ({ id: v.id, help: v.help, nodes: v.nodes.slice(0, 4).map((n) => n.html.slice(0, 200)), count: v.nodes.length }));
+  await page.close();
+  return { path, errors, outside, wide, violations, bytes };
+}
+
+const visits = [];
+for (const path of paths) visits.push(await visit(path));
+await browser.close();
+console.log(JSON.stringify(visits, null, 1));
