@@ -10,7 +10,7 @@
 #
 # Eight questions on chapter [05](../../05_convolution_arithmetic.ipynb), and for multiplications on [20](../../20_gpu_training.ipynb), in NumPy. Write where it says `YOUR CODE HERE`; the cell below each answer tests a part of it, and further tests are run when the notebook is graded. A layer is a tuple `(kernel, stride, padding, dilation)` of whole numbers, the same along both axes.
 #
-# The next cell holds your own numbers. If it does not name you yet, write your name as your teacher has it, and leave `seed` as it is.
+# The next cell holds what your own numbers are drawn from. Leave it as it is: when the notebook is graded it is set again.
 
 # %% tags=["parameters"]
 seed = 0
