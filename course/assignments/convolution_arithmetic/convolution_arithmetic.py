@@ -48,13 +48,17 @@ def sizes(n, layers):
 
 
 # %% nbgrader={"grade": true, "grade_id": "sizes_test", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
-assert sizes(8, [(3, 1, 0, 1)]) == [6], "a kernel of 3 has six places on 8 pixels"
-assert sizes(8, [(3, 2, 1, 1)]) == [4], "8 pixels, padded to 10, with stride 2: four places"
+assert list(sizes(8, [(3, 1, 0, 1)])) == [6], "a kernel of 3 has six places on 8 pixels"
+assert list(sizes(8, [(3, 2, 1, 1)])) == [4], "8 pixels, padded to 10, with stride 2: four places"
 ### BEGIN HIDDEN TESTS
-assert sizes(11, [(3, 1, 2, 2)]) == [11], "dilation widens the kernel, padding counts at both ends"
-assert sizes(10, [(2, 3, 0, 3)]) == [3], "a kernel of 2 with dilation 3 spans 4 pixels"
-assert sizes(97, [(3, 2, 1, 1)] * 5) == [49, 25, 13, 7, 4], "each layer reads the map before it"
-assert sizes(7, [(2, 2, 0, 1)]) == [3], "a place that would hang over the end is none"
+assert list(sizes(11, [(3, 1, 2, 2)])) == [11], (
+    "dilation widens the kernel, padding counts at both ends"
+)
+assert list(sizes(10, [(2, 3, 0, 3)])) == [3], "a kernel of 2 with dilation 3 spans 4 pixels"
+assert list(sizes(97, [(3, 2, 1, 1)] * 5)) == [49, 25, 13, 7, 4], (
+    "each layer reads the map before it"
+)
+assert list(sizes(7, [(2, 2, 0, 1)])) == [3], "a place that would hang over the end is none"
 ### END HIDDEN TESTS
 
 # %% [markdown]
@@ -118,8 +122,7 @@ student, n, layers
 
 # %% nbgrader={"grade": false, "grade_id": "mine", "locked": false, "schema_version": 3, "solution": true, "task": false}
 ### BEGIN SOLUTION
-width, jump, first = field(layers)
-mine = {"size": sizes(n, layers)[-1], "width": width, "jump": jump, "first": first}
+mine = dict(zip(("width", "jump", "first"), field(layers), strict=True), size=sizes(n, layers)[-1])
 ### END SOLUTION
 
 # %% nbgrader={"grade": true, "grade_id": "mine_test", "locked": true, "points": 4, "schema_version": 3, "solution": false, "task": false}

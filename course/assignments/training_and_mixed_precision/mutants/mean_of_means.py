@@ -5,6 +5,6 @@ def train_step(net, optimizer, images, masks, parts):
     for image, mask in zip(images.chunk(parts), masks.chunk(parts), strict=True):
         loss = F.cross_entropy(net(image), mask, ignore_index=IGNORE) / parts
         loss.backward()
-        total += float(loss)
+        total += float(loss.detach())
     optimizer.step()
     return total

@@ -7,5 +7,5 @@ def train_step(net, optimizer, images, masks, parts):
         loss = F.cross_entropy(net(image), mask, ignore_index=IGNORE, reduction="sum") / labelled
         loss.backward()
         optimizer.step()
-        total += float(loss)
+        total += float(loss.detach())
     return total
