@@ -75,6 +75,7 @@ html_theme_options = {
     "show_navbar_depth": 1,
     "home_page_in_toc": True,
     "use_sidenotes": False,
+    "navbar_persistent": [],
     "logo": {"text": "segedu", "alt_text": ""},
 }
 

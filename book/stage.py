@@ -1,6 +1,7 @@
 """Lay out what the website is built from: the pages of book/ beside the executed chapters."""
 
 import argparse
+import base64
 import re
 import shutil
 import tomllib
@@ -10,8 +11,10 @@ from typing import Any
 import nbformat
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("*.md", "*.bib", "_toc.yml", "images", "locale")
+PAGES = ("*.md", "*.bib", "_toc.yml", "locale")
 FIRST = "course/01_first_segmentation.ipynb"
+LANDING = ("10_unet", "Four held-out scenes in four columns")
+"""The chapter, and the beginning of the words for the figure, that the landing page shows."""
 
 GROUPS = {
     "data": "What a sample is, drawn scenes, and the annotated sets.",
@@ -103,6 +106,18 @@ def api(out: Path) -> None:
     (out / "index.md").write_text("\n".join(index) + "\n", encoding="utf-8")
 
 
+def landing(notebook: nbformat.NotebookNode) -> bytes:
+    """The figure of the landing page, as the chapter drew it.
+
+    Raises:
+        SystemExit: If the chapter has no such figure any more.
+    """
+    for cell in notebook.cells:
+        if cell.metadata.get("alt", "").startswith(LANDING[1]):
+            return base64.b64decode(cell.outputs[0]["data"]["image/png"])
+    raise SystemExit(f"book/stage.py: {LANDING[0]} has no figure {LANDING[1]!r}; choose another")
+
+
 def stage(out: Path, executed: Path | None = None) -> None:
     """Write the tree for Sphinx, in place of what was there."""
     shutil.rmtree(out, ignore_errors=True)
@@ -124,6 +139,8 @@ def stage(out: Path, executed: Path | None = None) -> None:
     for path in chapters(executed):
         notebook = for_the_site(nbformat.read(path, as_version=4))
         nbformat.write(notebook, out / "course" / path.name)
+        if path.stem == LANDING[0]:
+            (out / "landing.png").write_bytes(landing(notebook))
 
 
 def main() -> None:
