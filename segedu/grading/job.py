@@ -18,10 +18,11 @@ from segedu.errors import InputError
 from segedu.grading import graded_copy
 from segedu.grading.assignment import Limits
 from segedu.grading.bridge import Bridge, SandboxFailed
+from segedu.grading.notebook_file import Invalid
 from segedu.grading.parameters import values_for
 from segedu.grading.release import read_key
 from segedu.grading.results import Result, write_result
-from segedu.grading.submission import Invalid, Submission, read_submission
+from segedu.grading.submission import Submission, read_submission
 from segedu.grading.verdict import Verdict, judge
 
 VERSIONS = ("segedu", "numpy", "papermill", "ipykernel")

@@ -1,30 +1,18 @@
-"""What a student handed in, read without trust and laid beside the key.
+"""What a student handed in, laid beside the key.
 
-A notebook is a file like any other: it may be no JSON, of an old format, stripped of all its
-metadata, reordered, or not what was released at all. What can be mended is, and is said.
+Its cells may be stripped of all their metadata, reordered, or not what was released at all. What
+can be mended is, and is said.
 """
 
-import json
-import os
-import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import nbformat
-
 from segedu.grading.assignment import defined_names
-from segedu.grading.cells import tags
+from segedu.grading.notebook_file import read_cells
 from segedu.grading.parameters import TAG, as_code
 from segedu.grading.release import solution_names
-
-LARGEST_FILE = 100 * 2**20
-MOST_CELLS = 2000
-
-
-class Invalid(Exception):  # noqa: N818 - what the submission is
-    """A submission that is no notebook; the message says why, for the student to read."""
 
 
 @dataclass(frozen=True)
@@ -85,37 +73,6 @@ def read_submission(
     return match(read_cells(path), secret, values)
 
 
-def read_cells(path: Path) -> list[dict[str, Any]]:
-    """The cells of a notebook, in the current format, as plain dicts; outputs are dropped.
-
-    Raises:
-        Invalid: If it is no ordinary file, too large, or no notebook.
-    """
-    try:
-        text = _bytes(path).decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise Invalid("the file is not UTF-8 text, as notebooks are") from None
-    if not text.strip():
-        raise Invalid("the file is empty")
-    if any(line.startswith("<<<<<<< ") for line in text.splitlines()):
-        raise Invalid("the file has the marks of a merge that was not finished")
-    try:
-        given = json.loads(text)
-    except (ValueError, RecursionError):
-        raise Invalid("the file is no JSON: cut off, or not a notebook") from None
-    if not isinstance(given, dict) or not ("cells" in given or "worksheets" in given):
-        raise Invalid("the file is JSON, but no notebook")
-    _drop_outputs(given)
-    try:
-        notebook = nbformat.reads(json.dumps(given), as_version=4)  # type: ignore[no-untyped-call]
-        cells = plain_cells(notebook)
-    except Exception:  # noqa: BLE001 - old and broken notebooks fail in many ways
-        raise Invalid("the notebook cannot be read in any format from 3 to 4.5") from None
-    if len(cells) > MOST_CELLS:
-        raise Invalid(f"the notebook has {len(cells)} cells; at most {MOST_CELLS} are read")
-    return cells
-
-
 def match(
     cells: list[dict[str, Any]],
     secret: Mapping[str, Any],
@@ -147,6 +104,7 @@ def match(
             repairs.append(f"{about['grade_id']}: the cell had been changed and was restored")
         is_test = bool(about.get("grade")) and not is_solution
         found.append(Cell(source, known["cell_type"] == "code", about["grade_id"], is_test))
+    matcher.find_texts(found, repairs)
     there = {cell.name for cell in found}
     repairs += [f"{name}: the cell is missing" for name in matcher.by_name if name not in there]
     return Submission(found, repairs, parameters)
@@ -160,8 +118,35 @@ class _Matcher:
         self.by_name = {cell["nbgrader"]["grade_id"]: cell for cell in named}
         self.by_id = {cell["id"]: cell for cell in named}
         self.by_text = {cell["released"].strip(): cell for cell in named}
+        self._order: dict[str, int] = {}
+        for number, cell in enumerate(secret["cells"]):
+            for sign in (cell["nbgrader"].get("grade_id"), cell["released"].strip()):
+                self._order.setdefault(sign or "", number)
         self._parameters = next((c for c in secret["cells"] if TAG in c.get("tags", [])), None)
         self.defines = {name: set(names) for name, names in solution_names(secret).items()}
+
+    def find_texts(self, cells: list[Cell], repairs: list[str]) -> None:
+        """Find texts that answer a question, and have lost their names, by where they stand."""
+        there = {cell.name for cell in cells}
+        for name, known in self.by_name.items():
+            if (
+                name in there
+                or known["cell_type"] == "code"
+                or not known["nbgrader"].get("solution")
+            ):
+                continue
+            here = self._order[name]
+            places = [self._place(cell) for cell in cells]
+            first = max((n for n, p in enumerate(places) if 0 <= p < here), default=-1) + 1
+            last = next((n for n in range(first, len(cells)) if places[n] > here), len(cells))
+            for number in range(first, last):
+                if places[number] < 0 and not cells[number].is_code:
+                    cells[number] = replace(cells[number], name=name)
+                    repairs.append(f"{name}: found by where it stands; its metadata were gone")
+
+    def _place(self, cell: Cell) -> int:
+        """The place in the key of the cell that this one is, by name or by text; -1 if none."""
+        return self._order.get(cell.name or cell.source.strip(), -1)
 
     def parameters_at(self, cells: list[dict[str, Any]]) -> int:
         """The place of the cell of parameters: by its tag, its id or its text; -1 without one."""
@@ -208,47 +193,3 @@ class _Matcher:
         for name, expected in self.defines.items():
             if expected and expected <= names:
                 yield name
-
-
-def _bytes(path: Path) -> bytes:
-    """The content of an ordinary file; a link, a device or a pipe is not opened."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError as error:
-        raise Invalid(f"the file cannot be opened: {error.strerror}") from None
-    about = os.fstat(descriptor)
-    if not stat.S_ISREG(about.st_mode) or about.st_size > LARGEST_FILE:
-        os.close(descriptor)
-        if not stat.S_ISREG(about.st_mode):
-            raise Invalid("it is no ordinary file")
-        raise Invalid(f"the file has {about.st_size} bytes; at most {LARGEST_FILE} are read")
-    with os.fdopen(descriptor, "rb") as file:
-        return file.read(LARGEST_FILE + 1)
-
-
-def _drop_outputs(given: dict[str, Any]) -> None:
-    """Outputs may be large and broken, and nothing is read from them."""
-    sheets = given.get("worksheets")
-    parts = [given, *(sheets if isinstance(sheets, list) else [])]
-    for part in parts:
-        cells = part.get("cells") if isinstance(part, dict) else None
-        for cell in cells if isinstance(cells, list) else []:
-            if isinstance(cell, dict) and "outputs" in cell:
-                cell["outputs"] = []
-
-
-def plain_cells(notebook: Any) -> list[dict[str, Any]]:
-    """What is read of a notebook's cells: source, kind, id and grade_id."""
-    return [_plain(cell) for cell in notebook.cells]
-
-
-def _plain(cell: Any) -> dict[str, Any]:
-    about = cell.get("metadata", {}).get("nbgrader", {})
-    name = about.get("grade_id", "") if isinstance(about, dict) else ""
-    return {
-        "source": str(cell.source),
-        "cell_type": "code" if cell.cell_type == "code" else "markdown",
-        "id": str(cell.get("id", "")),
-        "grade_id": str(name),
-        "is_parameters": TAG in tags(cell),
-    }

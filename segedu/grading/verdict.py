@@ -26,6 +26,8 @@ from segedu.grading.submission import Submission
 
 HIDDEN = "a hidden test fails"
 VISIBLE = "a visible test fails; the executed copy shows where"
+SOME = "some of the tests hold"
+NONE = "none of the tests holds"
 Start = Callable[[], Bridge]
 
 
@@ -191,6 +193,7 @@ def _test(
             value = _run_own(cell["source"], names, name)
         score = _marks(value, most, name)
         status = "pass" if score == most else "partial" if score else "fail"
+        message = {"pass": "", "partial": SOME, "fail": NONE}[status]
     except Ended as end:
         status, score = end.why, 0.0
         message = {

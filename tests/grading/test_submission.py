@@ -3,11 +3,12 @@ import os
 
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell
+from nbformat.v4 import new_code_cell, new_markdown_cell
 
-from segedu.grading import submission as module
+from segedu.grading import notebook_file as module
+from segedu.grading.notebook_file import Invalid, plain_cells
 from segedu.grading.release import answered
-from segedu.grading.submission import Invalid, match, plain_cells, read_submission
+from segedu.grading.submission import match, read_submission
 
 
 @pytest.fixture
@@ -53,9 +54,9 @@ def test_without_metadata_and_ids_cells_are_known_by_what_they_are(notebook, sec
         cell.metadata, cell["id"] = {}, f"other-{number}"
     notebook.cells[2].source += "\nhelper = 1"
     found = match(plain_cells(notebook), secret)
-    assert names(found) == [*WHOLE[:-1], ""]  # free text cannot be recognised
+    assert names(found) == WHOLE  # free text by where it stands
     assert "double: found by what it defines; its metadata were gone" in found.repairs
-    assert "why: the cell is missing" in found.repairs
+    assert "why: found by where it stands; its metadata were gone" in found.repairs
 
 
 def test_extra_broken_and_duplicated_cells_are_kept_as_they_are(notebook, secret):
@@ -141,3 +142,16 @@ def test_metadata_of_no_sense_are_no_names(notebook, secret):
     notebook.cells[2].metadata["nbgrader"] = "text"
     assert plain_cells(notebook)[2]["grade_id"] == ""
     assert cells[2]["grade_id"] == "double"
+
+
+def test_a_text_without_its_metadata_is_found_by_where_it_stands(secret, notebook):
+    for cell in notebook.cells:
+        cell.metadata.clear()
+        cell["id"] = "x" + cell["id"]
+    notebook.cells.insert(1, new_markdown_cell("my notes"))
+    notebook.cells[-1].source = "Since nothing was added."
+    found = match(plain_cells(notebook), secret)
+    assert found.answers("why") == ["Since nothing was added."]
+    assert "why: found by where it stands; its metadata were gone" in found.repairs
+    notebook.cells.insert(0, notebook.cells.pop())
+    assert match(plain_cells(notebook), secret).answers("why") == []
