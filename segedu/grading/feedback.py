@@ -107,9 +107,7 @@ def _notes(work: Graded) -> list[str]:
 def _row(work: Graded, question: Question) -> Row:
     score = work.score_of(question)
     status = MARKED if question.name in work.marks else WORDS[question.status]
-    tone = (
-        "" if score is None else "pass" if score == question.most else "fail" if not score else ""
-    )
+    tone = _tone(score, question.most)
     return Row(question.name, status, tone, score, question.most, message_of(work, question))
 
 

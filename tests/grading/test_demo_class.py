@@ -12,8 +12,9 @@ from segedu.grading.assignment import read_assignment
 from segedu.grading.collect import collect, read_times
 from segedu.grading.demo_class import NAMES, write_demo_class
 from segedu.grading.demo_work import QUALITIES, made
+from segedu.grading.notebook_file import Invalid
 from segedu.grading.roster import read_roster
-from segedu.grading.submission import Invalid, read_submission
+from segedu.grading.submission import read_submission
 
 
 @pytest.fixture
