@@ -105,6 +105,18 @@ def test_a_cell_that_ends_the_process_is_left_out_when_the_others_are_run_again(
     assert verdict.raised == ["cell 3 crash"]
 
 
+def test_a_name_of_the_tests_own_does_not_stand_in_for_a_missing_answer(verdict_of, secret):
+    cell = next(c for c in secret["cells"] if c["id"] == "double_test")
+    cell["source"] = "total = sum\n" + cell["source"]
+    assert outcome(verdict_of({"total": "x = 1"}))["total_test"] == ("fail", 0)
+
+
+def test_cells_of_tests_are_not_run_among_the_students_own(verdict_of):
+    verdict = verdict_of({"double": "def double(x): return x"})
+    assert outcome(verdict)["double_test"] == ("fail", 0)
+    assert verdict.raised == []
+
+
 def test_noise_and_errors_in_other_cells_cost_nothing(verdict_of):
     def change(notebook):
         notebook.cells.insert(2, new_code_cell("import sys\nprint('x', file=sys.stderr)\n1 / 0"))
