@@ -41,6 +41,15 @@ def test_marks_are_given_one_by_one_and_replace_those_before(graded):
     assert list(waiting(graded)) == []
 
 
+def test_marks_for_one_answer_leave_those_for_another(graded):
+    give(graded, "ana", "why", 1)
+    give(graded, "ana", "double_test", 1.5)
+    assert {n: m.score for n, m in next(read_graded(graded)).marks.items()} == {
+        "why": 1,
+        "double_test": 1.5,
+    }
+
+
 @pytest.mark.parametrize("marks", [-0.5, 1.5, float("nan"), float("inf")])
 def test_marks_that_there_are_not_are_refused(graded, marks):
     with pytest.raises(InputError, match=r"ana why: .* marks; expected 0 to 1"):

@@ -80,6 +80,8 @@ def test_what_nobody_graded_has_no_marks_and_what_is_invalid_has_nought(graded):
     works = {w.result.student: w for w in read_graded(graded)}
     assert works["dee"].total is None
     assert works["dee"].raw is None
+    half = replace(works["bo"], result=replace(works["bo"].result, score=None))
+    assert (half.raw, half.total) == (None, None)
     write_work(graded, "zip", [], status="invalid", score=0.0, reason="the file is empty")
     assert read_one(result_path(graded, "zip", "tiny")).total == 0
 

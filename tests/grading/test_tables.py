@@ -20,7 +20,9 @@ def test_what_was_made_harmless_comes_back(text):
     assert armed(harmless(text)) == text
 
 
-@pytest.mark.parametrize("code", [0, 7, 27, 0x7F, 0x9B, 0x200E, 0x202E, 0x2066, 0x2028, 0xFEFF])
+@pytest.mark.parametrize(
+    "code", [0, 7, 27, 0x7F, 0x9B, 0x200E, 0x202E, 0x2066, 0x2068, 0x2028, 0xFEFF]
+)
 def test_what_cannot_be_seen_becomes_a_sign(code):
     assert seen(f"a{chr(code)}b") == "a\ufffdb"
 
