@@ -97,8 +97,10 @@ def _cells(copy: Path | None) -> list[ShownCell]:
 
 
 def _notes(work: Graded) -> list[str]:
+    """What the student should know; why nothing could be graded is the instructor's concern."""
     result = work.result
-    notes = [result.reason, *result.repairs]
+    reason = "" if result.status == "infrastructure" else result.reason
+    notes = [reason, *result.repairs]
     if work.penalty:
         notes.append(f"{result.late_days} days late: {work.penalty:g} marks less")
     return [note for note in notes if note]

@@ -73,7 +73,14 @@ def test_everybody_gets_a_page_with_marks_messages_and_comments(graded, tmp_path
     assert "1 and 2 become 2 and 4" in bo
     assert "1 days late: 0.5 marks less" in cem
     assert "it is not nought" in dee
-    assert "no sandbox" in dee
+    assert "no sandbox" not in dee  # the instructor's concern
+
+
+def test_a_student_without_a_notebook_reads_why(graded):
+    write_work(graded, "eve", [], status="invalid", score=0.0, reason="the file is empty")
+    assert "<li>the file is empty</li>" in page_of(graded, "eve")
+    (graded / "eve" / "tiny.ipynb").unlink()
+    assert "What you handed in" not in page_of(graded, "eve")
 
 
 def test_marks_that_a_person_has_to_give_are_said(graded):
