@@ -20,8 +20,9 @@ notebooks: $(VENV)/.course
 
 # The website, from the copies of a full `make course` where they are there. Needs Node.js and npm.
 book: $(VENV)/.book book/node_modules/.done
+	rm -rf _build/book
 	$(BIN)/python book/stage.py _build/book/source --executed _build/course
-	$(BIN)/sphinx-build -q -W --keep-going -c book -d _build/book/cache _build/book/source _build/book/html
+	$(BIN)/sphinx-build -q -W --keep-going -c book _build/book/source _build/book/html
 
 setup: $(VENV)/.course
 

@@ -56,6 +56,7 @@ html_static_path = ["_static", "../_build/book/static"]
 html_css_files = ["site.css"]
 html_logo = "_static/logo.svg"
 html_favicon = "_static/logo.svg"
+html_domain_indices = False
 html_copy_source = False
 html_show_sourcelink = False
 html_last_updated_fmt = None
@@ -90,12 +91,17 @@ SEEN = {
     r'(<button class="btn search-button-field[^>]*?)\s+aria-label="[^"]*"': r"\1",
     r'<summary>(<span class="toctree-toggle")': r'<summary aria-label="Pages of this part">\1',
     r'<div role="list" class="citation-list">': '<div class="citation-list">',
+    r"<script[^>]*fontawesome\.js[^>]*></script>": "",
 }
-"""What the theme gives screen readers to read, and what it should be."""
+"""What the theme writes, and what it should be.
+
+Buttons have the names that they are seen to have, and the others a name. Icons come from the fonts
+that the theme's style has anyway; its half a megabyte of script draws them once more.
+"""
 
 
-def names_are_what_is_seen(app, _error):
-    """Give buttons the names that they are seen to have, and the others a name."""
+def pages_are_light_and_named(app, _error):
+    """Mend what the theme writes; see `SEEN`."""
     for path in Path(app.outdir).rglob("*.html"):
         text = path.read_text(encoding="utf-8")
         for given, right in SEEN.items():
@@ -105,5 +111,5 @@ def names_are_what_is_seen(app, _error):
 
 def setup(app):
     """Sphinx calls it once."""
-    app.connect("build-finished", names_are_what_is_seen)
+    app.connect("build-finished", pages_are_light_and_named)
     app.connect("autodoc-process-docstring", bars_are_bars)

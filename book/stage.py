@@ -2,6 +2,7 @@
 
 import argparse
 import base64
+import io
 import re
 import shutil
 import tomllib
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("*.md", "*.bib", "_toc.yml", "locale")
@@ -107,14 +109,17 @@ def api(out: Path) -> None:
 
 
 def landing(notebook: nbformat.NotebookNode) -> bytes:
-    """The figure of the landing page, as the chapter drew it.
+    """The figure of the landing page, as the chapter drew it, in 128 colours.
 
     Raises:
         SystemExit: If the chapter has no such figure any more.
     """
     for cell in notebook.cells:
         if cell.metadata.get("alt", "").startswith(LANDING[1]):
-            return base64.b64decode(cell.outputs[0]["data"]["image/png"])
+            drawn = io.BytesIO(base64.b64decode(cell.outputs[0]["data"]["image/png"]))
+            light = io.BytesIO()
+            Image.open(drawn).convert("RGB").quantize(128).save(light, "png", optimize=True)
+            return light.getvalue()
     raise SystemExit(f"book/stage.py: {LANDING[0]} has no figure {LANDING[1]!r}; choose another")
 
 

@@ -2,8 +2,9 @@
 //
 //   node tests/book/browse.mjs ORIGIN WIDTH SCHEME PATH... [--shots DIR]
 //
-// For each page: errors on the console, requests that left ORIGIN, serious and critical findings of
-// axe-core, bytes that came, and whether the page is wider than the window.
+// For each page: errors on the console, requests that left ORIGIN and those that did not, serious and
+// critical findings of axe-core, by how much the page is wider than the window, and what the page
+// found, if it is that of the search.
 import { mkdtempSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
@@ -36,19 +37,21 @@ async function visit(path) {
   }, scheme);
   const errors = [];
   const outside = [];
-  let bytes = 0;
+  const loaded = [];
   page.on("console", (message) => {
     if (message.type() === "error") errors.push(message.text());
   });
   page.on("pageerror", (error) => errors.push(String(error)));
   page.on("request", (request) => {
     const url = request.url();
-    if (!url.startsWith(origin) && !url.startsWith("data:")) outside.push(url);
+    if (url.startsWith(origin)) loaded.push(new URL(url).pathname);
+    else if (!url.startsWith("data:")) outside.push(url);
   });
-  page.on("response", async (response) => {
+  page.on("response", (response) => {
     if (response.status() >= 400) errors.push(`${response.status()} ${response.url()}`);
   });
   await page.goto(origin + path, { waitUntil: "networkidle0" });
+  if (path.includes("?q=")) await page.waitForSelector("#search-results li a", { timeout: 20000 });
   const wide = await page.evaluate(
     () => document.documentElement.scrollWidth - document.documentElement.clientWidth,
   );
@@ -62,9 +65,12 @@ async function visit(path) {
   );
   const violations = found.violations
     .filter((v) => ["serious", "critical"].includes(v.impact))
-    .map((v) => ({ id: v.id, help: v.help, nodes: v.nodes.slice(0, 4).map((n) => n.html.slice(0, 200)), count: v.nodes.length }));
+    .map((v) => `${v.id}: ${v.nodes.length} such as ${v.nodes[0].html.slice(0, 200)}`);
+  const results = await page.$$eval("#search-results li a", (links) =>
+    links.map((link) => link.textContent),
+  );
   await page.close();
-  return { path, errors, outside, wide, violations, bytes };
+  return { path, errors, outside, wide, violations, loaded, results };
 }
 
 const visits = [];

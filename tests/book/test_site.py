@@ -1,0 +1,177 @@
+"""The built site, as files: links, pictures, sizes. `make book` builds it."""
+
+import gzip
+import re
+from functools import cache
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from lxml import html
+
+from segedu.palette import class_colours
+
+OUTSIDE = ("http", "https", "mailto")
+
+
+@cache
+def parsed(path):
+    return html.fromstring(path.read_text(encoding="utf-8"))
+
+
+@cache
+def names(path):
+    """What a link into that page may name."""
+    return set(parsed(path).xpath("//@id"))
+
+
+@pytest.fixture(scope="session")
+def pages(site):
+    """All pages that a reader may open."""
+    return [path for path in sorted(site.rglob("*.html")) if "_static" not in path.parts]
+
+
+def test_every_chapter_is_a_page(pages, site):
+    numbers = {path.name[:2] for path in pages if path.parent == site / "course"}
+    assert numbers == {f"{n:02}" for n in range(1, 23)}
+
+
+def test_no_link_and_no_anchor_inside_is_dead(pages, site):
+    dead = []
+    for page in pages:
+        for link in parsed(page).xpath("//a/@href"):
+            parts = urlsplit(link)
+            if parts.scheme in OUTSIDE:
+                continue
+            target = (page.parent / unquote(parts.path)).resolve() if parts.path else page
+            there = target.is_file()
+            if not there or (parts.fragment and unquote(parts.fragment) not in names(target)):
+                dead.append(f"{page.relative_to(site)}: {link}")
+    assert dead == []
+
+
+def test_outside_links_are_well_formed_and_name_one_repository(pages):
+    links = {link for p in pages for link in parsed(p).xpath("//a/@href")}
+    outside = sorted(link for link in links if urlsplit(link).scheme in OUTSIDE)
+    odd = [u for u in outside if not re.fullmatch(r"https?://[\w.-]+\.\w+(:\d+)?(/\S*)?", u)]
+    assert odd == []
+    assert not [u for u in outside if "REPOSITORY" in u or "COLAB" in u]
+    chapters = [u for u in outside if "colab.research.google.com/github/" in u]
+    assert chapters
+    assert all("/github/segedu/segedu/blob/main/course/" in u for u in chapters)
+
+
+def test_every_chapter_has_buttons_for_colab_binder_and_its_source(pages, site):
+    for page in pages:
+        if page.parent != site / "course":
+            continue
+        links = " ".join(parsed(page).xpath("//a/@href"))
+        assert (
+            f"colab.research.google.com/github/segedu/segedu/blob/main/course/{page.stem}" in links
+        )
+        assert "mybinder.org" in links
+        assert f"course/{page.stem}.ipynb?plain=1" in links
+
+
+def test_every_picture_says_what_is_to_be_seen(pages, site):
+    pictures = [(page, image) for page in pages for image in parsed(page).xpath("//article//img")]
+    said = [(page, image.get("src"), image.get("alt", "")) for page, image in pictures]
+    assert len(said) > 150
+    assert [f"{page.relative_to(site)}: {src}" for page, src, alt in said if len(alt) < 20] == []
+
+
+def test_mathematics_is_there_before_any_script(site):
+    text = (site / "course" / "06_cross_entropy.html").read_text(encoding="utf-8")
+    assert text.count('class="katex"') > 100
+    assert 'class="katex-error"' not in text
+
+
+def test_no_formula_of_any_page_has_an_error(pages):
+    wrong = [p.name for p in pages if "katex-error" in p.read_text(encoding="utf-8")]
+    assert wrong == []
+
+
+def test_solutions_are_folded(site):
+    page = parsed(site / "course" / "06_cross_entropy.html")
+    folded = page.xpath("//article//details")
+    assert any("exercise.check(" in part.text_content() for part in folded)
+    assert not any("open" in part.attrib for part in folded)
+
+
+def test_the_site_is_at_most_60_megabytes(site):
+    assert sum(p.stat().st_size for p in site.rglob("*") if p.is_file()) <= 60e6
+
+
+def test_a_first_page_is_at_most_600_kilobytes_compressed(browse, site):
+    (visit,) = browse(["/index.html"])
+    once = {path for path in visit["loaded"] if not path.endswith("/")}
+    here = [site / path.lstrip("/") for path in once]
+    total = sum(
+        path.stat().st_size
+        if path.suffix in (".woff2", ".png")
+        else len(gzip.compress(path.read_bytes()))
+        for path in here
+    )
+    assert total <= 600_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_load_without_an_error_or_a_request_outside_and_are_accessible(
+    browse, pages, site, scheme
+):
+    visits = browse([f"/{p.relative_to(site).as_posix()}" for p in pages], scheme=scheme)
+    kinds = ("errors", "outside", "violations")
+    assert [(v["path"], v[k]) for v in visits for k in kinds if v[k]] == []
+    assert len(visits) == len(pages)
+
+
+@pytest.mark.parametrize("width", [360, 768])
+def test_no_page_is_wider_than_a_small_window(browse, width):
+    paths = ["/index.html", "/course/06_cross_entropy.html", "/errata.html", "/api/losses.html"]
+    assert [(v["path"], v["wide"]) for v in browse(paths, width=width) if v["wide"] > 0] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [("receptive field", "Convolution arithmetic"), ("RoIAlign", "mask of its own")],
+)
+def test_the_search_finds(browse, words, found):
+    (visit,) = browse([f"/search.html?q={words.replace(' ', '+')}"])
+    assert any(found.lower() in result.lower() for result in visit["results"])
+
+
+# Machado, Oliveira and Fernandes, "A Physiologically-based Model for Simulation of Color Vision
+# Deficiency", IEEE TVCG 15(6), 2009: severity 1.0, on linear RGB.
+DEFICIENCIES = {
+    "protanopia": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "deuteranopia": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ],
+    "tritanopia": [
+        [1.255528, -0.076749, -0.178779],
+        [-0.078411, 0.930809, 0.147602],
+        [0.004733, 0.691367, 0.303900],
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", DEFICIENCIES)
+def test_colours_of_classes_stay_apart_for_eyes_that_lack_a_cone(kind):
+    import numpy as np
+    from skimage.color import deltaE_ciede2000, rgb2lab
+
+    srgb = class_colours(6) / 255
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(linear @ np.array(DEFICIENCIES[kind]).T, 0, 1)
+    back = np.where(seen <= 0.0031308, 12.92 * seen, 1.055 * seen ** (1 / 2.4) - 0.055)
+    lab = rgb2lab(back)
+    apart = [
+        deltaE_ciede2000(lab[i], lab[j]) for i in range(len(lab)) for j in range(i + 1, len(lab))
+    ]
+    assert min(apart) >= 10  # a difference of about 2 is just seen
