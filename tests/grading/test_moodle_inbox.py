@@ -68,5 +68,7 @@ def test_a_participant_is_found_by_email_first_then_by_a_name_that_one_only_has(
     rows = {"1": Participant("1", "Ana Berg", "BERG@x.org"), "2": Participant("2")}
     assert who("1", "Ana Berg", rows, people) == "s2"
     assert who("2", "Ana Berg", rows, people) == ""
+    rows["4"] = Participant("4", "Bo Chu", "ana@x.org")
+    assert who("4", "Bo Chu", rows, people) == "s1"
     assert who("3", "bo chu", rows, people) == "s3"
     assert who("2", "Participant", rows, people) == ""
