@@ -2,6 +2,7 @@ import csv
 import io
 import shutil
 import zipfile
+from datetime import datetime
 
 import nbformat
 import pytest
@@ -10,7 +11,7 @@ from segedu.errors import InputError
 from segedu.grading import moodle_inbox
 from segedu.grading.assignment import read_assignment
 from segedu.grading.collect import collect, read_times
-from segedu.grading.demo_class import NAMES, write_demo_class
+from segedu.grading.demo_class import NAMES, moodle_time, write_demo_class
 from segedu.grading.demo_work import QUALITIES, made
 from segedu.grading.notebook_file import Invalid
 from segedu.grading.roster import read_roster
@@ -48,6 +49,13 @@ def test_the_worksheet_is_as_moodle_exports_it(demo):
     nothing = rows[QUALITIES.index("nothing")]
     assert (nothing["Status"], nothing["Last modified (submission)"]) == ("No submission", "-")
     assert {row["Maximum Grade"] for row in rows} == {"6.00"}
+
+
+@pytest.mark.parametrize(
+    ("hour", "shown"), [(0, "12:05 AM"), (11, "11:05 AM"), (12, "12:05 PM"), (23, "11:05 PM")]
+)
+def test_hours_are_those_of_a_clock_with_twelve(hour, shown):
+    assert moodle_time(datetime(2027, 1, 5, hour, 5)) == f"Tuesday, 5 January 2027, {shown}"
 
 
 def test_it_is_collected_as_it_should_be(demo):
