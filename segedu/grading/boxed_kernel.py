@@ -106,16 +106,16 @@ class BoxedClient(PapermillNotebookClient):  # type: ignore[misc]
     def __init__(self, nb_man: NotebookExecutionManager, limits: Limits, **options: Any) -> None:
         super().__init__(nb_man, **options)
         self._limits = limits
-        self._deadline = time.monotonic() + limits.notebook_seconds
         self._said = 0
         self.ended = ""
 
     def papermill_execute_cells(self) -> None:
         """Run one cell after another; what ends the kernel is noted in `ended`."""
+        deadline = time.monotonic() + self._limits.notebook_seconds
         for index, cell in enumerate(self.nb.cells):
             self.nb_man.cell_start(cell, index)
             try:
-                if time.monotonic() > self._deadline:
+                if time.monotonic() > deadline:
                     self._end("the notebook took too long")
                 else:
                     self.execute_cell(cell, index)
