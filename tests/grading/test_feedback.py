@@ -180,6 +180,7 @@ def test_of_outputs_text_and_small_pictures_are_shown():
     [
         "no base64 at all!",
         base64.b64encode(b"<svg onload=alert(1)>" + b" " * 40).decode(),
+        base64.b64encode(b"<svg>".ljust(16) + struct.pack(">II", 1, 1) + b" " * 40).decode(),
         base64.b64encode(shown.PNG).decode(),
         png(width=5000, height=1),
         png(height=5000, width=1),
