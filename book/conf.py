@@ -54,6 +54,7 @@ html_theme = "sphinx_book_theme"
 html_title = "segedu: learn image segmentation"
 html_static_path = ["_static", "../_build/book/static"]
 html_css_files = ["site.css"]
+html_js_files = [("figures/figures.mjs", {"type": "module"})]
 html_logo = "_static/logo.svg"
 html_favicon = "_static/logo.svg"
 html_domain_indices = False

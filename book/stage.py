@@ -18,6 +18,9 @@ FIRST = "course/01_first_segmentation.ipynb"
 LANDING = ("10_unet", "Four held-out scenes in four columns")
 """The chapter, and the beginning of the words for the figure, that the landing page shows."""
 
+LIVE = {"widgets.explore_four_pixels(": "four_pixels"}
+"""The module of `_static/figures` that stands on the site for a figure with sliders."""
+
 GROUPS = {
     "data": "What a sample is, drawn scenes, and the annotated sets.",
     "losses": "What training makes small.",
@@ -62,13 +65,25 @@ def chapters(executed: Path | None) -> list[Path]:
 def for_the_site(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """The notebook without its badge, which the page's buttons replace, and with links that hold.
 
-    Links to files that are no page of the site lead to the repository.
+    Links to files that are no page of the site lead to the repository. Below a figure with sliders,
+    which needs a kernel, stands the place of its live figure.
     """
+    cells = []
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = re.sub(r"\[!\[Open in Colab\]\(.*?\)\]\(.*?\)\s*", "", cell.source)
             cell.source = re.sub(r"\]\((?!https?:|#)([^)#]+)\)", _link, cell.source)
+        cells.append(cell)
+        cells += [live_figure(name) for call, name in LIVE.items() if call in cell.source]
+    notebook.cells = cells
     return notebook
+
+
+def live_figure(name: str) -> nbformat.NotebookNode:
+    """The place of a live figure; it is shown once its script fills it."""
+    place = f'<div class="live-figure" data-live-figure="{name}" hidden></div>'
+    source = f"```{{raw}} html\n{place}\n```"
+    return nbformat.v4.new_markdown_cell(source, id=f"live-{name.replace('_', '-')}")
 
 
 def _link(match: re.Match[str]) -> str:

@@ -2,6 +2,7 @@
 //
 //   node tests/book/browse.mjs ORIGIN WIDTH SCHEME PATH... [--shots DIR]
 //
+// SCHEME is light or dark; the contrast of colours is looked at in both.
 // For each page: errors on the console, requests that left ORIGIN and those that did not, serious and
 // critical findings of axe-core, by how much the page is wider than the window, and what the page
 // found, if it is that of the search.
@@ -60,10 +61,14 @@ async function visit(path) {
     await page.screenshot({ path: join(shots, name) });
   }
   await page.evaluate(axe);
-  const found = await page.evaluate(() =>
-    globalThis.axe.run(document, { resultTypes: ["violations"] }),
-  );
-  const violations = found.violations
+  const found = await page.evaluate(async (mode) => {
+    const whole = await globalThis.axe.run(document, { resultTypes: ["violations"] });
+    document.documentElement.dataset.theme = mode === "light" ? "dark" : "light";
+    const rules = ["color-contrast", "link-in-text-block"];
+    const other = await globalThis.axe.run(document, { runOnly: rules, resultTypes: ["violations"] });
+    return [...whole.violations, ...other.violations];
+  }, scheme);
+  const violations = found
     .filter((v) => ["serious", "critical"].includes(v.impact))
     .map((v) => `${v.id}: ${v.nodes.length} such as ${v.nodes[0].html.slice(0, 200)}`);
   const results = await page.$$eval("#search-results li a", (links) =>

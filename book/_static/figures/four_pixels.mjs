@@ -1,0 +1,53 @@
+// Four pixels and their cross-entropy: segedu.widgets.losses, chapter 06.
+import { figure, label, svg } from "./controls.mjs";
+
+export const TRUE_CLASS = [1, 0, 0, 1];
+
+/** Probability of class 1, cross-entropy and gradient p - y of each pixel, from the logit of class 1. */
+export function fourPixels(logits, trueClass = TRUE_CLASS) {
+  const p = logits.map((z) => (z >= 0 ? 1 / (1 + Math.exp(-z)) : Math.exp(z) / (1 + Math.exp(z))));
+  const loss = logits.map((z, i) => {
+    const u = trueClass[i] ? -z : z;
+    return Math.max(u, 0) + Math.log1p(Math.exp(-Math.abs(u)));
+  });
+  return { p, loss, gradient: p.map((each, i) => each - trueClass[i]), mean: loss.reduce((a, b) => a + b) / 4 };
+}
+
+function draw(values) {
+  const logits = [0, 1, 2, 3].map((i) => values[`pixel${i}`]);
+  const found = fourPixels(logits);
+  const maps = [
+    ["logit of class 1", logits, 8],
+    ["p of class 1", found.p, 1],
+    ["−log p of the true class", found.loss, 8],
+    ["gradient p − y", found.gradient, 1],
+  ];
+  const drawing = svg("svg", { viewBox: "0 0 820 230" });
+  maps.forEach(([title, numbers, most], column) => {
+    const left = 10 + column * 205;
+    drawing.append(label(left + 90, 20, title));
+    numbers.forEach((number, i) => {
+      const x = left + 90 * (i % 2);
+      const y = 32 + 90 * Math.floor(i / 2);
+      const share = Math.min(1, Math.abs(number) / most);
+      const fill = number < 0 ? "#0072b2" : "#d55e00";
+      drawing.append(
+        svg("rect", { x, y, width: 90, height: 90, fill, "fill-opacity": 0.45 * share, stroke: "currentColor" }),
+        label(x + 45, y + 48, number.toFixed(2), { "font-size": 18 }),
+      );
+      if (column === 0) drawing.append(label(x + 45, y + 72, `true: ${TRUE_CLASS[i]}`, { "font-size": 12 }));
+    });
+  });
+  const sentence = `Mean cross-entropy of the four pixels: ${found.mean.toFixed(3)}. ` +
+    `Gradients: ${found.gradient.map((g) => g.toFixed(2)).join(", ")}.`;
+  return { drawing, sentence };
+}
+
+/** Put the figure into its place. */
+export function mount(place) {
+  const start = [2, -1, 0.5, -3];
+  const sliders = start.map((value, i) => [
+    `pixel${i}`, { label: `logit of pixel ${i}, true class ${TRUE_CLASS[i]}`, value, min: -8, max: 8, step: 0.5 },
+  ]);
+  figure(place, Object.fromEntries(sliders), draw);
+}
