@@ -18,7 +18,14 @@ FIRST = "course/01_first_segmentation.ipynb"
 LANDING = ("10_unet", "Four held-out scenes in four columns")
 """The chapter, and the beginning of the words for the figure, that the landing page shows."""
 
-LIVE = {"widgets.explore_four_pixels(": "four_pixels"}
+LIVE = {
+    "widgets.explore_four_pixels(": "four_pixels",
+    "widgets.explore_overlap(": "overlap",
+    "widgets.explore_convolution_step(": "convolution_step",
+    "widgets.explore_receptive_field(": "receptive_field",
+    "widgets.explore_nms(": "nms",
+    "widgets.explore_samples(": "samples",
+}
 """The module of `_static/figures` that stands on the site for a figure with sliders."""
 
 GROUPS = {
