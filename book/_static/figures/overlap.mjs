@@ -62,7 +62,9 @@ function draw(values) {
     panel("Dice is never below IoU", 300, 300, ...curve(found)),
     legend(KINDS),
   );
-  const sentence = `Predicted disc of radius ${values.radius}, ${values.right} to the right and ${values.down} down: ` +
+  const aside = `${Math.abs(values.right)} to the ${values.right < 0 ? "left" : "right"}`;
+  const below = `${Math.abs(values.down)} ${values.down < 0 ? "up" : "down"}`;
+  const sentence = `Predicted disc of radius ${values.radius}, ${aside} and ${below}: ` +
     `hit ${hit} pixels, missed ${missed}, false alarm ${falseAlarm}. IoU ${iou.toFixed(2)}, Dice ${dice.toFixed(2)}.`;
   return { drawing, sentence };
 }

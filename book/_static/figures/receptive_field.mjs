@@ -53,11 +53,11 @@ function draw(values) {
   const drawing = svg("svg", { viewBox: `0 0 400 ${height}`, style: "max-width: 34rem" });
   const dots = (middles, level, stroke, size, opacity) => svg("path", {
     d: middles.map((middle) => `M${x(middle)} ${y(level)}h0`).join(""),
-    stroke, "stroke-width": Math.max(1, Math.min(size, 0.8 * scale)), "stroke-linecap": "round", "stroke-opacity": opacity,
+    stroke, "stroke-width": Math.max(size / 5, Math.min(size, 0.8 * scale)), "stroke-linecap": "round", "stroke-opacity": opacity,
   });
   levels.forEach(({ lines }, level) => drawing.append(svg("path", {
     d: lines.map(([top, bottom]) => `M${x(top)} ${y(level)}L${x(bottom)} ${y(level - 1)}`).join(""),
-    stroke: BLUE, "stroke-width": Math.min(1, Math.max(0.2, scale / 4)),
+    stroke: BLUE, "stroke-width": Math.min(1.3, Math.max(0.2, scale / 4)),
   })));
   levels.forEach(({ middles, seen }, level) => drawing.append(
     dots(middles, level, "currentColor", 7, 0.35),
