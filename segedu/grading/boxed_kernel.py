@@ -17,6 +17,7 @@ import zmq
 import zmq.asyncio
 from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client.asynchronous.client import AsyncKernelClient
+from jupyter_client.channels import HBChannel
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
@@ -36,10 +37,22 @@ SILENT.addHandler(logging.NullHandler())
 SILENT.propagate = False
 
 
+class NoHeartbeat(HBChannel):
+    """Asks nothing: the manager sees itself whether the process lives.
+
+    jupyter_client's own thread, should it ask just as a kernel ends, waits for ever to be heard,
+    and whoever stops it waits for the thread.
+    """
+
+    def run(self) -> None:
+        """End at once."""
+
+
 class BoundedClient(AsyncKernelClient):
     """A client that drops a kernel whose message is too large, before it is in memory."""
 
     largest = 32 * 2**20
+    hb_channel_class = Type(NoHeartbeat)
 
     def _context_default(self) -> zmq.asyncio.Context:
         context = super()._context_default()

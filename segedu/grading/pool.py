@@ -10,10 +10,12 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 
 from segedu.grading.job import Job, failed, grade_safely
+from segedu.grading.release import read_key
 from segedu.grading.results import Result
 
 TASKS = 20  # that a process does before a fresh one takes its place
 TRIES = 2
+PATIENCE = 300  # seconds beyond all that the limits allow, before a process is taken to hang
 
 
 class _Lane:
@@ -33,7 +35,7 @@ class _Lane:
                     max_tasks_per_child=TASKS,
                 )
             with suppress(BrokenProcessPool):
-                return self._pool.submit(grade_safely, job).result()
+                return self._pool.submit(grade_in_time, job).result()
             self.close()
         return failed(job, "the process that graded it ended twice; nobody knows its marks")
 
@@ -42,6 +44,18 @@ class _Lane:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
         self._pool = None
+
+
+def grade_in_time(job: Job) -> Result:
+    """`grade_safely`; should that itself hang, this process ends, and another one tries."""
+    seconds = float(read_key(job.secret)["limits"]["notebook_seconds"])
+    watch = threading.Timer(PATIENCE + 4 * seconds, os._exit, [1])
+    watch.daemon = True
+    watch.start()
+    try:
+        return grade_safely(job)
+    finally:
+        watch.cancel()
 
 
 def in_processes(jobs: list[Job], count: int) -> Iterator[Result]:

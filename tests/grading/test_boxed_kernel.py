@@ -162,3 +162,11 @@ def test_a_fault_of_our_own_is_not_taken_for_the_notebooks(monkeypatch):
     client.ended = ""
     with pytest.raises(ValueError, match="ours"):
         boxed_kernel._executed(client)
+
+
+def test_no_thread_waits_for_the_heart_of_a_kernel_that_is_dead(tmp_path):
+    client = boxed_kernel.BoundedClient(transport="ipc", ip=str(tmp_path / "nobody"), hb_port=1)
+    client.hb_channel.start()
+    client.hb_channel.join(10)
+    assert not client.hb_channel.is_alive()
+    client.hb_channel.stop()

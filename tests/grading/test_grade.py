@@ -167,7 +167,7 @@ def test_a_process_of_the_grader_that_dies_costs_its_submission_only(
 ):
     for student in ("ana", "bo", "cem"):
         hand_in(student)
-    monkeypatch.setattr(pool, "grade_safely", dies_over_bo)
+    monkeypatch.setattr(pool, "grade_in_time", dies_over_bo)
     jobs = [
         Job(s, p, keys, tmp_path / "graded")
         for s, p in find_submissions(tmp_path / "submissions", "tiny")
@@ -179,6 +179,24 @@ def test_a_process_of_the_grader_that_dies_costs_its_submission_only(
     assert read_result(result_path(tmp_path / "graded", "bo", "tiny")).reason.startswith(
         "the process"
     )
+
+
+HANGS = """
+import sys, time
+from pathlib import Path
+from segedu.grading import pool
+from segedu.grading.job import Job
+pool.PATIENCE = 0.5 - 4 * 20  # the limits allow 20 s
+pool.grade_safely = lambda job: time.sleep(60)
+pool.grade_in_time(Job("ana", Path("none"), Path(sys.argv[1]), Path("none")))
+"""
+
+
+def test_a_process_of_the_grader_that_hangs_ends(keys):
+    begun = time.monotonic()
+    ended = subprocess.run([sys.executable, "-c", HANGS, str(keys)], check=False, timeout=50)
+    assert ended.returncode == 1
+    assert time.monotonic() - begun < 45
 
 
 def dies_over_bo(job):
