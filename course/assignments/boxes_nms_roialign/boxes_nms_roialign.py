@@ -244,18 +244,6 @@ def bilinear(f, y, x):
     ### END SOLUTION
 
 
-# %% nbgrader={"grade": true, "grade_id": "bilinear_test", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
-cells = np.array([[0.0, 10], [20, 40]])
-assert np.isclose(bilinear(cells, 1, 1), 17.5), "in the middle of four cells it is their mean"
-### BEGIN HIDDEN TESTS
-assert np.isclose(bilinear(cells, 0.5, 0.5), 0), "at the first cell's centre it is that cell"
-assert np.isclose(bilinear(cells, 0.75, 1.0), 11.25), "a quarter down and half across"
-assert np.isclose(bilinear(cells, 0.0, 0.9), 4), "in the rim it is the nearest place's value"
-assert np.isclose(bilinear(cells, 2.0, 2.0), 40), "in the last corner, too"
-plane = 3 * np.arange(5)[:, None] + 2.0 * np.arange(7)[None] + 1
-assert np.isclose(bilinear(plane, 2.3, 5.9), 3 * 1.8 + 2 * 5.4 + 1), "a plane is read exactly"
-### END HIDDEN TESTS
-
 # %% [markdown]
 # Now the operator. The box is given in pixels of the picture, the map has one cell for every `stride` pixels.
 
@@ -275,10 +263,16 @@ def roi_align(f, box, bins, stride, samples=2):
     ### END SOLUTION
 
 
-# %% nbgrader={"grade": true, "grade_id": "roi_align_test", "locked": true, "points": 4, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"grade": true, "grade_id": "roi_align_test", "locked": true, "points": 7, "schema_version": 3, "solution": false, "task": false}
+cells = np.array([[0.0, 10], [20, 40]])
 marks = 0
+marks += np.isclose(bilinear(cells, 1, 1), 17.5)  # in the middle of four cells: their mean
 marks += np.allclose(roi_align(cells, (0, 0, 2, 2), 1, 1, samples=1), [[17.5]])
 ### BEGIN HIDDEN TESTS
+places = [(0.5, 0.5), (0.75, 1.0), (0.0, 0.9), (2.0, 2.0)]  # a centre, between, two in the rim
+marks += np.allclose([bilinear(cells, *place) for place in places], [0, 11.25, 4, 40])
+plane = 3 * np.arange(5)[:, None] + 2.0 * np.arange(7)[None] + 1
+marks += np.isclose(bilinear(plane, 2.3, 5.9), 3 * 1.8 + 2 * 5.4 + 1)
 columns = np.tile(np.arange(12.0) + 0.5, (10, 1))
 wide = (27.0, 40.0, 138.0, 121.0)
 marks += np.allclose(
