@@ -51,6 +51,7 @@ napoleon_use_ivar = True
 add_module_names = False
 
 html_theme = "sphinx_book_theme"
+html_context = {"default_mode": "auto"}
 html_title = "segedu: learn image segmentation"
 html_static_path = ["_static", "../_build/book/static"]
 html_css_files = ["site.css"]

@@ -32,10 +32,7 @@ const browser = await puppeteer.launch({
 async function visit(path) {
   const page = await browser.newPage();
   await page.setViewport({ width: Number(width), height: 900 });
-  await page.evaluateOnNewDocument((mode) => {
-    localStorage.setItem("mode", mode);
-    localStorage.setItem("theme", mode);
-  }, scheme);
+  await page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: scheme }]);
   const errors = [];
   const outside = [];
   const loaded = [];
@@ -60,6 +57,7 @@ async function visit(path) {
     const name = `${path.replaceAll(/[^\w]+/g, "_")}_${width}_${scheme}.png`;
     await page.screenshot({ path: join(shots, name) });
   }
+  await page.addStyleTag({ content: "* { transition: none !important; }" }); // colours fade over
   await page.evaluate(axe);
   const found = await page.evaluate(async (mode) => {
     const whole = await globalThis.axe.run(document, { resultTypes: ["violations"] });
@@ -79,6 +77,10 @@ async function visit(path) {
 }
 
 const visits = [];
-for (const path of paths) visits.push(await visit(path));
+const waiting = [...paths.entries()];
+async function visitAll() {
+  for (let next = waiting.shift(); next; next = waiting.shift()) visits[next[0]] = await visit(next[1]);
+}
+await Promise.all([visitAll(), visitAll()]);
 await browser.close();
 console.log(JSON.stringify(visits, null, 1));
