@@ -102,6 +102,14 @@ def grade(
     dask: Annotated[
         str, typer.Option(help="The address of a dask scheduler whose workers grade.")
     ] = "",
+    *,
+    unsafe_no_sandbox: Annotated[
+        bool,
+        typer.Option(
+            "--unsafe-no-sandbox",
+            help="Run students' code as you, with all that you may do: for code that you trust.",
+        ),
+    ] = False,
 ) -> None:
     """Grade a class: a result and an executed copy for each student, and a table.
 
@@ -116,10 +124,15 @@ def grade(
     listed = arrivals or submissions / ARRIVALS
     arrived = read_arrivals(listed) if arrivals or listed.is_file() else {}
     count = count_students(key, submissions)
-    each = grade_class(key, submissions, out, jobs=jobs, arrived=arrived, cluster=dask)
+    safe = not unsafe_no_sandbox
+    each = grade_class(key, submissions, out, jobs=jobs, arrived=arrived, cluster=dask, boxed=safe)
     graded = tqdm(each, total=count, unit="student")
     results = sorted(graded, key=lambda result: result.student)
     print(format_results(results))
+    if not safe:
+        print(
+            "no sandbox: the code of these students could do all that you can; so say the results"
+        )
     statuses = {result.status for result in results}
     if "infrastructure" in statuses:
         raise typer.Exit(INFRASTRUCTURE)

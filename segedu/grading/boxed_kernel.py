@@ -70,6 +70,7 @@ class BoxedKernelManager(AsyncKernelManager):
     def __init__(self, **options: Any) -> None:
         self._limits = options.pop("limits", None) or Limits()
         self._readable = tuple(options.pop("readable", ()))
+        self._boxed = bool(options.pop("boxed", True))
         self._folder = Path(tempfile.mkdtemp(prefix="sg"))  # short: a socket's path has 107 bytes
         sockets = self._folder / "k"
         sockets.mkdir()
@@ -92,6 +93,7 @@ class BoxedKernelManager(AsyncKernelManager):
             self._limits,
             writable=[self._folder / "k"],
             readable=self._readable,
+            boxed=self._boxed,
             environment={"MPLBACKEND": "module://matplotlib_inline.backend_inline"},
         )
         return spec
@@ -180,12 +182,16 @@ class BoxedEngine(NBClientEngine):  # type: ignore[misc]
         limits: Limits | None = None,
         readable: tuple[Path, ...] = (),
         start_timeout: int = 60,
+        boxed: bool = True,
         **_: Any,
     ) -> NotebookNode:
-        """Run the notebook that `nb_man` holds in a sandbox."""
-        sandbox.refuse_without_sandbox()
+        """Run the notebook that `nb_man` holds in a sandbox, or without one if not `boxed`."""
+        if boxed:
+            sandbox.refuse_without_sandbox()
+        else:
+            sandbox.refuse_unsafe_in_ci()
         allowed = limits or Limits()
-        manager = BoxedKernelManager(limits=allowed, readable=readable)
+        manager = BoxedKernelManager(limits=allowed, readable=readable, boxed=boxed)
         client = BoxedClient(
             nb_man,
             allowed,

@@ -56,13 +56,17 @@ class Bridge:
     Args:
         limits: Of its memory, processes, files and time.
         readable: Data that it may read.
+        boxed: False for no sandbox at all; see `segedu.grading.sandbox.command`.
     """
 
-    def __init__(self, limits: Limits, *, readable: tuple[Path, ...] = ()) -> None:
+    def __init__(
+        self, limits: Limits, *, readable: tuple[Path, ...] = (), boxed: bool = True
+    ) -> None:
         self.limits = limits
         self._rest = bytearray()
         program = [sys.executable, "-I", "-c", WORKER.format(str(Path(segedu.__file__).parents[1]))]
-        self._process = sandbox.start(sandbox.command(program, limits, readable=readable))
+        whole = sandbox.command(program, limits, readable=readable, boxed=boxed)
+        self._process = sandbox.start(whole)
         try:
             ready = self._read(time.monotonic() + START)
         except Ended as end:

@@ -40,7 +40,7 @@ def as_notebook(submission: Submission) -> NotebookNode:
     return node(nbformat=4, nbformat_minor=5, metadata=own_metadata(), cells=cells)
 
 
-def run_copy(submission: Submission, limits: Limits) -> NotebookNode:
+def run_copy(submission: Submission, limits: Limits, *, boxed: bool = True) -> NotebookNode:
     """Run a submission's cells and visible tests in a sandboxed kernel, with papermill."""
     with TemporaryDirectory() as folder:
         source, target = Path(folder, "in.ipynb"), Path(folder, "out.ipynb")
@@ -54,6 +54,7 @@ def run_copy(submission: Submission, limits: Limits) -> NotebookNode:
                 progress_bar=False,
                 parameters=submission.parameters,
                 limits=limits,
+                boxed=boxed,
             )
         except PapermillExecutionError:
             executed = read_notebook(target)  # with the errors that the student's cells raise

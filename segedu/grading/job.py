@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from segedu.grading.submission import Submission, read_submission
 from segedu.grading.verdict import Verdict, judge
 
 VERSIONS = ("segedu", "numpy", "papermill", "ipykernel")
+SANDBOX = {"sandbox": "bubblewrap", "network": False, "user": "nobody"}
 DAY = 24 * 3600
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -40,6 +42,7 @@ class Job:
         secret: The folder of the key.
         out: The folder of graded work.
         arrived: When it was handed in; None if nobody knows.
+        boxed: False for no sandbox at all; every result says so.
     """
 
     student: str
@@ -47,6 +50,7 @@ class Job:
     secret: Path
     out: Path
     arrived: datetime | None = None
+    boxed: bool = True
 
 
 def grade_one(job: Job) -> Result:
@@ -64,13 +68,13 @@ def grade_one(job: Job) -> Result:
     try:
         _refuse_absent(job.notebook)
         submission = read_submission(job.notebook, secret, values_for(secret, job.student))
-        verdict = judge(secret, submission, lambda: Bridge(limits))
+        verdict = judge(secret, submission, partial(Bridge, limits, boxed=job.boxed))
     except Invalid as error:
         return _finish(replace(blank, status="invalid", score=0.0, reason=str(error)), job, begun)
     except SandboxFailed as error:
         return _finish(replace(blank, reason=str(error)), job, begun)
     result = _late(_judged(blank, submission, verdict), secret, job.arrived)
-    executed = graded_copy.run_copy(submission, limits)
+    executed = graded_copy.run_copy(submission, limits, boxed=job.boxed)
     target = job.out / job.student / f"{secret['name']}.ipynb"
     graded_copy.write_copy(executed, result, target)
     return _finish(result, job, begun)
@@ -118,7 +122,7 @@ def digest(job: Job) -> str:
     except OSError:
         content = b""
     key = job.secret / "key.json" if job.secret.is_dir() else job.secret
-    texts = (job.student, str(job.arrived), version("segedu"))
+    texts = (job.student, str(job.arrived), version("segedu"), "" if job.boxed else "unsafe")
     told = [text.encode("utf-8", "surrogateescape") for text in texts]
     for part in (content, key.read_bytes(), *told):
         parts.update(hashlib.sha256(part).digest())
@@ -135,7 +139,7 @@ def blank_result(job: Job, secret: Mapping[str, Any]) -> Result:
         most=secret["total"],
         digest=digest(job),
         versions={"python": platform.python_version(), **{n: version(n) for n in VERSIONS}},
-        sandbox={"sandbox": "bubblewrap", "network": False, "user": "nobody"},
+        sandbox=dict(SANDBOX if job.boxed else {"sandbox": "none"}),
         limits=dict(secret["limits"]),
         due=secret["due"] or "",
         arrived=job.arrived.isoformat() if job.arrived else "",

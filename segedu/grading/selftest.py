@@ -6,6 +6,7 @@ answer has less than all, and all of that twice the same.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from nbformat import NotebookNode
@@ -41,8 +42,12 @@ class Trial:
     questions: tuple[Question, ...] = ()
 
 
-def selftest(secret: Mapping[str, Any]) -> Iterator[Trial]:
+def selftest(secret: Mapping[str, Any], *, boxed: bool = True) -> Iterator[Trial]:
     """Judge the key's own solution, its release and its mutants, each twice.
+
+    Args:
+        secret: The key.
+        boxed: False for no sandbox at all.
 
     Raises:
         InputError: If a mutant replaces no solution, or the key's own code fails.
@@ -50,21 +55,16 @@ def selftest(secret: Mapping[str, Any]) -> Iterator[Trial]:
     """
     solutions = [c for c in secret["cells"] if c["nbgrader"].get("solution")]
     untouched = {c["nbgrader"]["grade_id"]: c["released"] for c in solutions}
-    yield _try(secret, "solution", {}, lambda score, most: score == most, "expected all marks")
+    trial = partial(_try, secret, boxed=boxed)
+    yield trial("solution", {}, lambda score, most: score == most, "expected all marks")
     if secret.get("parameters"):
         values = own_values(secret["name"], secret["parameters"], "selftest")
-        yield _try(
-            secret,
-            OTHER_NUMBERS,
-            {},
-            lambda score, most: score == most,
-            "expected all marks",
-            values,
-        )
-    yield _try(secret, "untouched", untouched, lambda score, _: score == 0, "expected no marks")
+        full = "expected all marks"
+        yield trial(OTHER_NUMBERS, {}, lambda score, most: score == most, full, values)
+    yield trial("untouched", untouched, lambda score, _: score == 0, "expected no marks")
     for sentence, source in secret["mutants"].items():
         answers = {replaced(secret, source): source}
-        yield _try(secret, sentence, answers, lambda score, most: score < most, "expected fewer")
+        yield trial(sentence, answers, lambda score, most: score < most, "expected fewer")
 
 
 def replaced(secret: Mapping[str, Any], mutant: str) -> str:
@@ -84,7 +84,11 @@ def replaced(secret: Mapping[str, Any], mutant: str) -> str:
 
 
 def judge_notebook(
-    secret: Mapping[str, Any], notebook: NotebookNode, values: Mapping[str, Any] | None = None
+    secret: Mapping[str, Any],
+    notebook: NotebookNode,
+    values: Mapping[str, Any] | None = None,
+    *,
+    boxed: bool = True,
 ) -> Verdict:
     """The verdict on a notebook in memory, with sandboxes of the key's limits.
 
@@ -92,9 +96,10 @@ def judge_notebook(
         secret: The key.
         notebook: To be judged.
         values: Its parameters; the defaults if none are given.
+        boxed: False for no sandbox at all.
     """
-    limits = Limits(**secret["limits"])
-    return judge(secret, match(plain_cells(notebook), secret, values), lambda: Bridge(limits))
+    start = partial(Bridge, Limits(**secret["limits"]), boxed=boxed)
+    return judge(secret, match(plain_cells(notebook), secret, values), start)
 
 
 def _try(
@@ -104,9 +109,11 @@ def _try(
     holds: Callable[[float, float], bool],
     expected: str,
     values: Mapping[str, Any] | None = None,
+    *,
+    boxed: bool = True,
 ) -> Trial:
     notebook = answered(secret, answers)
-    first, second = (judge_notebook(secret, notebook, values) for _ in range(2))
+    first, second = (judge_notebook(secret, notebook, values, boxed=boxed) for _ in range(2))
     most = sum(q.most for q in first.questions if q.status != "manual")
     if name == "untouched":
         most = sum(q.most for q in first.questions)

@@ -363,3 +363,47 @@ def test_a_grader_whose_parent_is_killed_ends(keys, hand_in, tmp_path, sandboxed
     victim.stdout.close()
     _, alive = psutil.wait_procs(family, timeout=10)
     assert alive == []
+
+
+def test_without_a_sandbox_the_marks_are_the_same_and_every_result_says_so(
+    keys, hand_in, tmp_path, monkeypatch, sandboxed
+):
+    monkeypatch.delenv("CI", raising=False)
+    hand_in("ana")
+    hand_in("bo", {"double": "def double(x):\n    return x"})
+    submissions = tmp_path / "submissions"
+    unsafe = [*grade_class(keys, submissions, tmp_path / "unsafe", boxed=False)]
+    safe = [*grade_class(keys, submissions, tmp_path / "safe")]
+    marks = [
+        [
+            (q.name, q.status, q.score)
+            for r in sorted(these, key=lambda r: r.student)
+            for q in r.questions
+        ]
+        for these in (unsafe, safe)
+    ]
+    assert marks[0] == marks[1]
+    assert {r.sandbox["sandbox"] for r in unsafe} == {"none"}
+    assert {r.sandbox["sandbox"] for r in safe} == {"bubblewrap"}
+    assert [r.digest for r in unsafe] != [r.digest for r in safe]
+    copies = [
+        nbformat.read(tmp_path / kind / "ana" / "tiny.ipynb", 4) for kind in ("unsafe", "safe")
+    ]
+    assert [c.source for c in copies[0].cells[1:]] == [c.source for c in copies[1].cells[1:]]
+
+
+def test_without_a_sandbox_nothing_is_graded_in_ci_or_on_a_cluster(
+    keys, hand_in, tmp_path, monkeypatch
+):
+    hand_in("ana")
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(InputError, match="refused where CI is set"):
+        next(grade_class(keys, tmp_path / "submissions", tmp_path / "out", boxed=False))
+    monkeypatch.delenv("CI")
+    with pytest.raises(InputError, match="leave out --dask"):
+        next(
+            grade_class(
+                keys, tmp_path / "submissions", tmp_path / "out", boxed=False, cluster="tcp://x:1"
+            )
+        )
+    assert not (tmp_path / "out").exists()
