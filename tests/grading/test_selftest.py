@@ -26,7 +26,9 @@ def test_a_mutant_that_nothing_tells_from_the_solution_is_a_fault(secret, sandbo
 def test_answers_that_hang_on_chance_are_a_fault(secret, monkeypatch):
     scores = iter([1.0, 0.0] * 9)
     monkeypatch.setattr(
-        module, "judge_notebook", lambda *_: Verdict([Question("q", "pass", next(scores), 1.0)])
+        module,
+        "judge_notebook",
+        lambda *_, **__: Verdict([Question("q", "pass", next(scores), 1.0)]),
     )
     assert next(selftest(secret)).fault == "twice the same answers, and not twice the same marks"
 
