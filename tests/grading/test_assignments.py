@@ -35,10 +35,10 @@ def once_for_mutants(judge):
     """Judges the solution twice, and a mutant once: `segedu selftest` judges all twice."""
     seen = {}
 
-    def judged(secret, notebook, values=None):
+    def judged(secret, notebook, values=None, **options):
         text = nbformat.writes(notebook)
         if text not in seen or notebook == answered(secret):
-            seen[text] = judge(secret, notebook, values)
+            seen[text] = judge(secret, notebook, values, **options)
         return seen[text]
 
     return judged
