@@ -28,6 +28,8 @@ LIVE = {
 }
 """The module of `_static/figures` that stands on the site for a figure with sliders."""
 
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
 GROUPS = {
     "data": "What a sample is, drawn scenes, and the annotated sets.",
     "losses": "What training makes small.",
@@ -72,14 +74,17 @@ def chapters(executed: Path | None) -> list[Path]:
 def for_the_site(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """The notebook without its badge, which the page's buttons replace, and with links that hold.
 
-    Links to files that are no page of the site lead to the repository. Below a figure with sliders,
-    which needs a kernel, stands the place of its live figure.
+    Links to files that are no page of the site lead to the repository. A figure with sliders needs
+    a kernel: its output, which a full run has, is left out, and below it stands its live figure.
     """
+    notebook.metadata.pop("widgets", None)
     cells = []
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = re.sub(r"\[!\[Open in Colab\]\(.*?\)\]\(.*?\)\s*", "", cell.source)
             cell.source = re.sub(r"\]\((?!https?:|#)([^)#]+)\)", _link, cell.source)
+        elif cell.cell_type == "code":
+            cell.outputs = [o for o in cell.get("outputs", []) if WIDGET not in o.get("data", {})]
         cells.append(cell)
         cells += [live_figure(name) for call, name in LIVE.items() if call in cell.source]
     notebook.cells = cells

@@ -160,7 +160,7 @@ CASES = {
         def double(x):
             hog = []
             while True:
-                hog.append(bytearray(2**28))
+                hog.append(np.empty(2**28, dtype="uint8"))
         """,
         says="a memory hog costs its own question",
     ),
