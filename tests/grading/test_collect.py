@@ -299,3 +299,26 @@ def test_a_zip_made_by_a_tool_that_names_folders_is_read(collected, tmp_path):
         archive.writestr("bo.ipynb", "{}")
     found = collected(source=path)
     assert found["ana"] == found["bo"] == ("collected", "")
+
+
+def test_the_grader_is_told_who_was_refused_and_who_has_nothing(inbox, collected, tmp_path):
+    inbox("ana.ipynb")
+    inbox("bo/a.ipynb")
+    inbox("bo/b.ipynb")
+    done = collected()
+    assert [done[student][0] for student in PEOPLE] == ["collected", "refused", "nothing"]
+    assert read_collected(tmp_path / "out") == {s: done[s][1] for s in ("bo", "cem")}
+
+
+def test_a_link_to_a_folder_is_not_entered(inbox, collected, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "tiny.ipynb").write_bytes(b"{}")
+    (inbox.folder / "bo").symlink_to(tmp_path / "elsewhere")
+    status, reason = collected()["bo"]
+    assert status == "refused"
+    assert "link" in reason
+
+
+def test_a_text_typed_into_moodle_is_no_file_handed_in(inbox, collected):
+    inbox("Bo Chu_78_assignsubmission_onlinetext_/onlinetext.html", b"<p>done</p>")
+    assert collected()["bo"][0] == "nothing"
