@@ -73,6 +73,7 @@ def _take_part(rank: int, sent: bytes, count: int, folder: str, seconds: float) 
         timeout=timedelta(seconds=seconds),
     )
     try:
+        dist.barrier()  # who is quick does not leave while others still connect
         result = work()
         Path(folder, str(rank)).write_bytes(cloudpickle.dumps(result))
     finally:
