@@ -94,11 +94,14 @@ SEEN = {
     r'<summary>(<span class="toctree-toggle")': r'<summary aria-label="Pages of this part">\1',
     r'<div role="list" class="citation-list">': '<div class="citation-list">',
     r"<script[^>]*fontawesome\.js[^>]*></script>": "",
+    r'(/blob/main/)([\w-]+\.md\?plain=1")': r"\1book/\2",
+    r'/blob/main/api/[\w-]+\.md\?plain=1"': '/tree/main/segedu"',
 }
 """What the theme writes, and what it should be.
 
 Buttons have the names that they are seen to have, and the others a name. Icons come from the fonts
 that the theme's style has anyway; its half a megabyte of script draws them once more.
+Sources stand in `book/`, those of the API reference in the package.
 """
 
 
