@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SPHINX := -q -W --keep-going -c book
 BOTH_CORES := -n 2 --dist loadscope
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -22,7 +23,10 @@ notebooks: $(VENV)/.course
 book: $(VENV)/.book book/node_modules/.done
 	rm -rf _build/book
 	$(BIN)/python book/stage.py _build/book/source --executed _build/course
-	$(BIN)/sphinx-build -q -W --keep-going -c book _build/book/source _build/book/html
+	$(BIN)/sphinx-build $(SPHINX) -d _build/book/doctrees _build/book/source _build/book/html
+	$(BIN)/python book/stage.py _build/book/zh_CN/source --executed _build/course --chinese
+	$(BIN)/sphinx-build $(SPHINX) -t zh_CN -d _build/book/zh_CN/doctrees \
+	  _build/book/zh_CN/source _build/book/html/zh_CN
 
 setup: $(VENV)/.course
 

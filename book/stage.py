@@ -10,9 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import yaml
 from PIL import Image
 
+from segedu.notebooks.translate import read_catalogue, relink, translate, translate_rest
+
 ROOT = Path(__file__).resolve().parent.parent
+CHINESE = ROOT / "book" / "locale" / "zh_CN" / "LC_MESSAGES"
 PAGES = ("*.md", "*.bib", "_toc.yml", "locale")
 FIRST = "course/01_first_segmentation.ipynb"
 LANDING = ("10_unet", "Four held-out scenes in four columns")
@@ -150,8 +154,52 @@ def landing(notebook: nbformat.NotebookNode) -> bytes:
     raise SystemExit(f"book/stage.py: {LANDING[0]} has no figure {LANDING[1]!r}; choose another")
 
 
-def stage(out: Path, executed: Path | None = None) -> None:
-    """Write the tree for Sphinx, in place of what was there."""
+def in_chinese(notebook: nbformat.NotebookNode, stored: Path, downloads: Path) -> None:
+    """Translate, in place, what Sphinx leaves, and write the whole notebook to download.
+
+    A chapter without a catalogue stays as it is.
+    """
+    path = CHINESE / "course" / f"{stored.stem}.po"
+    if path.is_file():
+        messages = read_catalogue(path)
+        translate_rest(notebook, messages)
+        whole, _ = translate(nbformat.read(stored, as_version=4), messages, "zh_CN")
+        relink(whole, {each.stem for each in (CHINESE / "course").glob("*.po")})
+        nbformat.write(whole, downloads / stored.name)
+
+
+def contents_in_chinese(toc: Path) -> None:
+    """Give the table of contents the titles that the landing page's table has in Chinese."""
+    messages = read_catalogue(CHINESE / "index.po")
+    table = yaml.safe_load(toc.read_text(encoding="utf-8"))
+    for entry in (e for part in table["subtrees"] for e in part["entries"]):
+        if "title" in entry:
+            line = messages[f"[{entry['title']}]({entry['file']}.ipynb)"]
+            entry["title"] = line[1 : line.index("]")]
+    toc.write_text(yaml.safe_dump(table, allow_unicode=True, sort_keys=False), encoding="utf-8")
+
+
+def no_lists_in_titles(catalogues: Path) -> None:
+    """Escape the full stop of "1. TITLE": Sphinx parses a translation by itself, as a list."""
+    for path in catalogues.rglob("*.po"):
+        text = path.read_text(encoding="utf-8")
+        text = re.sub(r'^(msgstr "\d+)\. ', r"\1\\\\. ", text, flags=re.MULTILINE)
+        path.write_text(text, encoding="utf-8")
+
+
+def search_words(out: Path) -> None:
+    """Write the glossary's Chinese terms, as the search's word splitter takes them."""
+    text = (ROOT / "book" / "glossary.md").read_text(encoding="utf-8")
+    found = re.findall(r"^  \(([^)]*)\)", text, re.MULTILINE)
+    out.write_text("".join(f"{word} 100000\n" for word in found), encoding="utf-8")
+
+
+def stage(out: Path, executed: Path | None = None, *, chinese: bool = False) -> None:
+    """Write the tree for Sphinx, in place of what was there.
+
+    With `chinese` what Sphinx itself does not translate is in Chinese; beside the tree stand the
+    translated notebooks to download, in `extra/notebooks`, and the words for the search.
+    """
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     for pattern in PAGES:
@@ -165,23 +213,33 @@ def stage(out: Path, executed: Path | None = None) -> None:
     colab = f"https://colab.research.google.com/github/{owner}/blob/main/{FIRST}"
     index = index.replace("COLAB", colab).replace("REPOSITORY", repository())
     (out / "index.md").write_text(index, encoding="utf-8")
-    katex(out.parent / "static" / "katex")
+    downloads = out.parent / "extra" / "notebooks"
+    if chinese:
+        downloads.mkdir(parents=True, exist_ok=True)
+        search_words(out.parent / "search_words.txt")
+        contents_in_chinese(out / "_toc.yml")
+        no_lists_in_titles(out / "locale")
+    else:
+        katex(out.parent / "static" / "katex")
     api(out / "api")
     (out / "course").mkdir()
     for path in chapters(executed):
         notebook = for_the_site(nbformat.read(path, as_version=4))
-        nbformat.write(notebook, out / "course" / path.name)
         if path.stem == LANDING[0]:
             (out / "landing.png").write_bytes(landing(notebook))
+        if chinese:
+            in_chinese(notebook, ROOT / "course" / path.name, downloads)
+        nbformat.write(notebook, out / "course" / path.name)
 
 
 def main() -> None:
-    """Lay out the tree: `python book/stage.py OUT [--executed DIR]`."""
+    """Lay out the tree: `python book/stage.py OUT [--executed DIR] [--chinese]`."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--executed", type=Path, default=None, help="copies of a full run")
+    parser.add_argument("--chinese", action="store_true", help="for the site in Chinese")
     given = parser.parse_args()
-    stage(given.out, given.executed)
+    stage(given.out, given.executed, chinese=given.chinese)
 
 
 if __name__ == "__main__":

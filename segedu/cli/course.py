@@ -39,9 +39,25 @@ def run(
 
 
 @command(notebooks_app, "build")
-def build(chapters: Chapters = None, course: Course = Path("course")) -> None:
+def build(
+    chapters: Chapters = None,
+    course: Course = Path("course"),
+    language: Annotated[
+        str | None,
+        typer.Option(help="Translate the stored notebooks into COURSE/LANGUAGE: zh_CN."),
+    ] = None,
+    catalogues: Annotated[
+        Path, typer.Option(help="The folder of the translations' catalogues.")
+    ] = Path("book/locale"),
+) -> None:
     """Make and run the notebooks from their sources in COURSE/source."""
     from segedu.notebooks.build import build_chapters
+    from segedu.notebooks.translate import build_translated
 
-    for path in build_chapters(course, chapters or []):
-        print(path, flush=True)
+    if language is None:
+        for path in build_chapters(course, chapters or []):
+            print(path, flush=True)
+        return
+    folder = catalogues / language / "LC_MESSAGES" / "course"
+    for path, missing in build_translated(course, folder, language, chapters or []):
+        print(path, f"({missing} parts still in English)" if missing else "", flush=True)
