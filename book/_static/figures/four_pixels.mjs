@@ -1,5 +1,5 @@
 // Four pixels and their cross-entropy: segedu.widgets.losses, chapter 06.
-import { figure, label, svg } from "./controls.mjs";
+import { element, figure, label, svg } from "./controls.mjs";
 
 export const TRUE_CLASS = [1, 0, 0, 1];
 
@@ -13,31 +13,35 @@ export function fourPixels(logits, trueClass = TRUE_CLASS) {
   return { p, loss, gradient: p.map((each, i) => each - trueClass[i]), mean: loss.reduce((a, b) => a + b) / 4 };
 }
 
+/** The four pixels with a number each, in colours of its sign and size; the title is text of the page. */
+function map(title, numbers, most, below = () => []) {
+  const drawing = svg("svg", { viewBox: "-1 -1 182 182" });
+  numbers.forEach((number, i) => {
+    const x = 90 * (i % 2);
+    const y = 90 * Math.floor(i / 2);
+    const share = Math.min(1, Math.abs(number) / most);
+    const fill = number < 0 ? "#0072b2" : "#d55e00";
+    drawing.append(
+      svg("rect", { x, y, width: 90, height: 90, fill, "fill-opacity": 0.45 * share, stroke: "currentColor" }),
+      label(x + 45, y + 50, number.toFixed(2), { "font-size": 25 }),
+      ...below(x + 45, y + 76, i),
+    );
+  });
+  return element("div", {}, title, drawing);
+}
+
 function draw(values) {
   const logits = [0, 1, 2, 3].map((i) => values[`pixel${i}`]);
   const found = fourPixels(logits);
-  const maps = [
-    ["logit of class 1", logits, 8],
-    ["p of class 1", found.p, 1],
-    ["−log p of the true class", found.loss, 8],
-    ["gradient p − y", found.gradient, 1],
-  ];
-  const drawing = svg("svg", { viewBox: "0 0 820 230" });
-  maps.forEach(([title, numbers, most], column) => {
-    const left = 10 + column * 205;
-    drawing.append(label(left + 90, 20, title));
-    numbers.forEach((number, i) => {
-      const x = left + 90 * (i % 2);
-      const y = 32 + 90 * Math.floor(i / 2);
-      const share = Math.min(1, Math.abs(number) / most);
-      const fill = number < 0 ? "#0072b2" : "#d55e00";
-      drawing.append(
-        svg("rect", { x, y, width: 90, height: 90, fill, "fill-opacity": 0.45 * share, stroke: "currentColor" }),
-        label(x + 45, y + 48, number.toFixed(2), { "font-size": 18 }),
-      );
-      if (column === 0) drawing.append(label(x + 45, y + 72, `true: ${TRUE_CLASS[i]}`, { "font-size": 12 }));
-    });
-  });
+  const truth = (x, y, i) => [label(x, y, `true: ${TRUE_CLASS[i]}`, { "font-size": 19 })];
+  const drawing = element(
+    "div",
+    { class: "live-maps" },
+    map("logit of class 1", logits, 8, truth),
+    map("p of class 1", found.p, 1),
+    map("−log p of the true class", found.loss, 8),
+    map("gradient p − y", found.gradient, 1),
+  );
   const sentence = `Mean cross-entropy of the four pixels: ${found.mean.toFixed(3)}. ` +
     `Gradients: ${found.gradient.map((g) => g.toFixed(2)).join(", ")}.`;
   return { drawing, sentence };

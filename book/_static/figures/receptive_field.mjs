@@ -50,7 +50,7 @@ function draw(values) {
   const x = (middle) => (10 + scale * (middle + 0.5)).toFixed(2);
   const y = (level) => 48 * (layers.length - level) + 30;
   const height = y(0) + 34;
-  const drawing = svg("svg", { viewBox: `0 0 400 ${height}`, style: "max-width: 34rem" });
+  const drawing = svg("svg", { viewBox: `0 0 400 ${height}`, style: "max-width: 28rem" });
   const dots = (middles, level, stroke, size, opacity) => svg("path", {
     d: middles.map((middle) => `M${x(middle)} ${y(level)}h0`).join(""),
     stroke, "stroke-width": Math.max(size / 5, Math.min(size, 0.8 * scale)), "stroke-linecap": "round", "stroke-opacity": opacity,
@@ -62,13 +62,13 @@ function draw(values) {
   levels.forEach(({ middles, seen }, level) => drawing.append(
     dots(middles, level, "currentColor", 7, 0.35),
     dots(seen.map((each) => middles[each]), level, RED, 9, 1),
-    label(8, y(level) - 9, level ? `layer ${level}` : "input", { "text-anchor": "start", "font-size": 14, class: "live-number" }),
+    label(8, y(level) - 9, level ? `layer ${level}` : "input", { "text-anchor": "start", "font-size": 17, class: "live-number" }),
   ));
   const last = levels[0].middles.length - 1;
   for (const pixel of [0, last]) {
     const anchor = pixel ? "end" : "start";
     const name = pixel ? `pixel ${pixel}` : "pixel 0";
-    drawing.append(label(pixel ? 392 : 8, y(0) + 22, name, { "text-anchor": anchor, "font-size": 14 }));
+    drawing.append(label(pixel ? 392 : 8, y(0) + 22, name, { "text-anchor": anchor, "font-size": 17 }));
   }
   const pixels = count === 1 ? "1 is" : `${count} are`;
   const sentence = `${layers.length} ${layers.length === 1 ? "layer" : "layers"}: an output sees across ${width} input ` +
