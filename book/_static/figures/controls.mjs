@@ -1,4 +1,5 @@
 // What the live figures share: sliders with names, SVG elements, and the palette.
+import { say } from "./words.mjs";
 
 /** Class colours, as segedu.palette has them. */
 export const COLOURS = ["#44494f", "#e69f00", "#56b4e9", "#009e73", "#f0e442", "#cc79a7", "#0072b2", "#d55e00"];
@@ -35,17 +36,19 @@ export function panel(title, width, height, ...children) {
   return svg("svg", { viewBox: `0 -24 ${width} ${height + 24}` }, label(width / 2, -8, title), ...children);
 }
 
-/** Coloured squares with the names that they stand for. */
+/** Coloured squares with the names that they stand for, in the page's language. */
 export function legend(names) {
   const entries = Object.entries(names).map(([name, fill]) => {
     const square = svg("svg", { viewBox: "0 0 10 10" }, svg("rect", { width: 10, height: 10, fill }));
-    return element("span", {}, square, " ", name);
+    return element("span", {}, square, " ", say(name));
   });
   return element("div", { class: "live-legend" }, ...entries);
 }
 
 /**
  * Build a figure of controls and a drawing.
+ *
+ * Options and `moved.help` are given in English, all other texts in the page's language; see words.mjs.
  *
  * `controls` maps each name to {label, value, min, max, step} (a slider; `max` may be a function of
  * all values), {label, value, options} (a choice), {label, value: true | false} (a switch) or
@@ -114,7 +117,7 @@ function letMove(picture, moved, current, assign) {
     assign(moved(grip.values, to.x - grip.from.x, to.y - grip.from.y));
   });
   for (const end of ["pointerup", "pointercancel"]) picture.addEventListener(end, () => { grip = null; });
-  Object.entries({ tabindex: 0, role: "group", "aria-label": moved.help }).forEach((each) => picture.setAttribute(...each));
+  Object.entries({ tabindex: 0, role: "group", "aria-label": say(moved.help) }).forEach((each) => picture.setAttribute(...each));
   picture.addEventListener("keydown", (event) => {
     if (!(event.key in ARROWS) || event.altKey || event.ctrlKey || event.metaKey) return;
     const [right, down] = ARROWS[event.key];
@@ -131,7 +134,7 @@ function button(about, pressed) {
 
 function control(about, changed) {
   if (about.options) {
-    const choice = element("select", {}, ...about.options.map((option) => element("option", {}, String(option))));
+    const choice = element("select", {}, ...about.options.map((option) => element("option", { value: option }, say(String(option)))));
     const set = (value) => { choice.value = String(value); return value; };
     set(about.value);
     choice.addEventListener("change", () => changed(about.options[choice.selectedIndex]));

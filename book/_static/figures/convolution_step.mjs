@@ -1,5 +1,6 @@
 // The steps of a convolution and of a transposed one: segedu.widgets.convolutions, chapter 05.
 import { RED, SKY, figure, label, panel, panels, svg } from "./controls.mjs";
+import { say } from "./words.mjs";
 
 const CONVOLUTION = "convolution";
 const TRANSPOSED = "transposed convolution";
@@ -71,11 +72,14 @@ function drawConvolution({ step, ...layer }) {
   const { side, last, row, column, taps, padded, outputs } = found;
   const done = outputs.map((line, i) => line.map((sum, j) => (i * side + j <= row * side + column ? sum : null)));
   const drawing = panels(
-    cells(`taps of output (${row}, ${column})`, padded, layer.padding, taps),
-    cells("outputs so far", done, 0, [[row, column]]),
+    cells(say("taps of output ({row}, {column})", { row, column }), padded, layer.padding, taps),
+    cells(say("outputs so far"), done, 0, [[row, column]]),
   );
-  const sentence = `${LENGTHS[CONVOLUTION]} + 2 × ${layer.padding} pixels, span ${span(layer)}: ${side} ${side === 1 ? "place" : "places"} a row. ` +
-    `Step ${row * side + column} of 0 to ${last}: output (${row}, ${column}) is ${outputs[row][column]}, the sum of the pixels under the taps.`;
+  const places = say(side === 1 ? "{side} place a row" : "{side} places a row", { side });
+  const numbers = { length: LENGTHS[CONVOLUTION], padding: layer.padding, span: span(layer), places };
+  const at = { now: row * side + column, last, row, column, sum: outputs[row][column] };
+  const sentence = say("{length} + 2 × {padding} pixels, span {span}: {places}. ", numbers) +
+    say("Step {now} of 0 to {last}: output ({row}, {column}) is {sum}, the sum of the pixels under the taps.", at);
   return { drawing, sentence };
 }
 
@@ -85,12 +89,14 @@ function drawTransposed({ step, ...layer }) {
   const length = picture.length;
   const whole = square(outputLength(length, { ...layer, padding: 0 }, true), (i, j) => outputs[i - padding]?.[j - padding] ?? null);
   const drawing = panels(
-    cells(`input pixel (${row}, ${column})`, picture, 0, [[row, column]]),
-    cells("outputs so far", whole, padding, taps.map(([i, j]) => [i + padding, j + padding])),
+    cells(say("input pixel ({row}, {column})", { row, column }), picture, 0, [[row, column]]),
+    cells(say("outputs so far"), whole, padding, taps.map(([i, j]) => [i + padding, j + padding])),
   );
-  const made = side ? `${side} outputs a row` : "no output is left";
-  const sentence = `${length - 1} × ${layer.stride} + span ${span(layer)} − 2 × ${padding} cut off: ${made}. ` +
-    `Step ${row * length + column} of 0 to ${last}: pixel (${row}, ${column}) adds its ${picture[row][column]} to every output under its taps.`;
+  const made = say(side ? "{side} outputs a row" : "no output is left", { side });
+  const sizes = { steps: length - 1, stride: layer.stride, span: span(layer), padding, made };
+  const pixel = { now: row * length + column, last, row, column, number: picture[row][column] };
+  const sentence = say("{steps} × {stride} + span {span} − 2 × {padding} cut off: {made}. ", sizes) +
+    say("Step {now} of 0 to {last}: pixel ({row}, {column}) adds its {number} to every output under its taps.", pixel);
   return { drawing, sentence };
 }
 
@@ -105,13 +111,13 @@ function lastStep({ kind, ...layer }) {
 /** Put the figure into its place. */
 export function mount(place) {
   figure(place, {
-    kind: { label: "kind", value: CONVOLUTION, options: [CONVOLUTION, TRANSPOSED] },
-    kernel: { label: "kernel", value: 3, min: 1, max: 4 },
-    stride: { label: "stride", value: 1, min: 1, max: 3 },
-    padding: { label: "padding", value: 0, min: 0, max: 2 },
-    dilation: { label: "dilation", value: 1, min: 1, max: 2 },
-    step: { label: "step", value: 0, min: 0, max: lastStep },
-    back: { label: "back", press: ({ step }) => ({ step: step - 1 }) },
-    on: { label: "on", press: ({ step }) => ({ step: step + 1 }) },
+    kind: { label: say("kind"), value: CONVOLUTION, options: [CONVOLUTION, TRANSPOSED] },
+    kernel: { label: say("kernel"), value: 3, min: 1, max: 4 },
+    stride: { label: say("stride"), value: 1, min: 1, max: 3 },
+    padding: { label: say("padding"), value: 0, min: 0, max: 2 },
+    dilation: { label: say("dilation"), value: 1, min: 1, max: 2 },
+    step: { label: say("step"), value: 0, min: 0, max: lastStep },
+    back: { label: say("back"), press: ({ step }) => ({ step: step - 1 }) },
+    on: { label: say("on"), press: ({ step }) => ({ step: step + 1 }) },
   }, draw);
 }

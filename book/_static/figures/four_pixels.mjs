@@ -1,5 +1,6 @@
 // Four pixels and their cross-entropy: segedu.widgets.losses, chapter 06.
 import { element, figure, label, svg } from "./controls.mjs";
+import { say } from "./words.mjs";
 
 export const TRUE_CLASS = [1, 0, 0, 1];
 
@@ -33,17 +34,17 @@ function map(title, numbers, most, below = () => []) {
 function draw(values) {
   const logits = [0, 1, 2, 3].map((i) => values[`pixel${i}`]);
   const found = fourPixels(logits);
-  const truth = (x, y, i) => [label(x, y, `true: ${TRUE_CLASS[i]}`, { "font-size": 19 })];
+  const truth = (x, y, i) => [label(x, y, say("true: {number}", { number: TRUE_CLASS[i] }), { "font-size": 19 })];
   const drawing = element(
     "div",
     { class: "live-maps" },
-    map("logit of class 1", logits, 8, truth),
-    map("p of class 1", found.p, 1),
-    map("−log p of the true class", found.loss, 8),
-    map("gradient p − y", found.gradient, 1),
+    map(say("logit of class {number}", { number: 1 }), logits, 8, truth),
+    map(say("p of class {number}", { number: 1 }), found.p, 1),
+    map(say("−log p of the true class"), found.loss, 8),
+    map(say("gradient p − y"), found.gradient, 1),
   );
-  const sentence = `Mean cross-entropy of the four pixels: ${found.mean.toFixed(3)}. ` +
-    `Gradients: ${found.gradient.map((g) => g.toFixed(2)).join(", ")}.`;
+  const gradients = found.gradient.map((g) => g.toFixed(2)).join(say(", "));
+  const sentence = say("Mean cross-entropy of the four pixels: {mean}. Gradients: {gradients}.", { mean: found.mean.toFixed(3), gradients });
   return { drawing, sentence };
 }
 
@@ -51,7 +52,7 @@ function draw(values) {
 export function mount(place) {
   const start = [2, -1, 0.5, -3];
   const sliders = start.map((value, i) => [
-    `pixel${i}`, { label: `logit of pixel ${i}, true class ${TRUE_CLASS[i]}`, value, min: -8, max: 8, step: 0.5 },
+    `pixel${i}`, { label: say("logit of pixel {number}, true class {truth}", { number: i, truth: TRUE_CLASS[i] }), value, min: -8, max: 8, step: 0.5 },
   ]);
   figure(place, Object.fromEntries(sliders), draw);
 }

@@ -1,5 +1,6 @@
 // Many boxes around few objects, thinned by NMS of three kinds: segedu.widgets.suppression, chapter 16.
 import { GREEN, ORANGE, SKY, figure, label, legend, panel, panels, svg } from "./controls.mjs";
+import { say } from "./words.mjs";
 
 export const KINDS = ["all classes together", "class by class", "soft"];
 const NAMES = { disc: ORANGE, square: SKY, triangle: GREEN };
@@ -75,7 +76,7 @@ function picture(title, chosen, scores) {
     return svg("rect", {
       x: x1, y: y1, width: x2 - x1, height: y2 - y1, fill: "none",
       stroke: colours[FOUND.labels[i]], "stroke-width": 2.5, "stroke-dasharray": dash,
-    }, svg("title", {}, names[FOUND.labels[i]]));
+    }, svg("title", {}, say(names[FOUND.labels[i]])));
   });
   const numbers = (scores ?? []).map((score, n) => {
     const [x1, y1] = FOUND.boxes[chosen[n]];
@@ -96,22 +97,24 @@ function draw({ iou, kind, least }) {
   const shown = [...all.keys()].filter((n) => lowered[n] >= least);
   const [kept, scores] = [shown.map((n) => all[n]), shown.map((n) => lowered[n])];
   const drawing = panels(
-    picture(`before: ${before.length} boxes`, before),
-    picture(`after: ${kept.length} boxes`, kept, scores),
+    picture(say("before: {number} boxes", { number: before.length }), before),
+    picture(say("after: {number} boxes", { number: kept.length }), kept, scores),
     legend(NAMES),
   );
   const names = Object.keys(NAMES);
-  const list = kept.map((i, n) => `${names[FOUND.labels[i]]} ${scores[n].toFixed(2)}`).join(", ");
-  const sentence = `NMS, ${kind}, threshold ${iou.toFixed(2)}: ${before.length} boxes before, ${kept.length} after` +
-    `${list ? `, best first: ${list}` : ""}.`;
+  const list = kept.map((i, n) => `${say(names[FOUND.labels[i]])} ${scores[n].toFixed(2)}`).join(say(", "));
+  const counts = { kind: say(kind), iou: iou.toFixed(2), before: before.length, after: kept.length };
+  const sentence = kept.length
+    ? say("NMS, {kind}, threshold {iou}: {before} boxes before, {after} after, best first: {list}.", { ...counts, list })
+    : say("NMS, {kind}, threshold {iou}: {before} boxes before, {after} after.", counts);
   return { drawing, sentence };
 }
 
 /** Put the figure into its place. */
 export function mount(place) {
   figure(place, {
-    iou: { label: "IoU threshold", value: 0.5, min: 0, max: 1, step: 0.05 },
-    kind: { label: "kind", value: KINDS[0], options: KINDS },
-    least: { label: "least score", value: 0.3, min: 0, max: 1, step: 0.05 },
+    iou: { label: say("IoU threshold"), value: 0.5, min: 0, max: 1, step: 0.05 },
+    kind: { label: say("kind"), value: KINDS[0], options: KINDS },
+    least: { label: say("least score"), value: 0.3, min: 0, max: 1, step: 0.05 },
   }, draw);
 }

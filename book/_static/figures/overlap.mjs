@@ -1,5 +1,6 @@
 // Two discs, their IoU and their Dice: segedu.widgets.overlap, chapter 08.
 import { GREEN, GROUND, ORANGE, RED, SKY, figure, label, legend, panel, panels, svg } from "./controls.mjs";
+import { say } from "./words.mjs";
 
 export const SIDE = 48;
 export const TRUE_RADIUS = 12;
@@ -46,11 +47,11 @@ function curve({ iou, dice }) {
     svg("polyline", { points, ...line }),
     svg("line", { x1: x(0), y1: y(0), x2: x(1), y2: y(1), ...line, "stroke-width": 1, "stroke-dasharray": "3 4" }),
     label(x(0.03), y(0.92), "2 IoU / (1 + IoU)", { "text-anchor": "start" }),
-    label(x(0.62), y(0.5), "equal", { "text-anchor": "start" }),
+    label(x(0.62), y(0.5), say("equal"), { "text-anchor": "start" }),
     svg("circle", { cx: x(iou), cy: y(dice), r: 7, fill: RED, stroke: "currentColor" }),
     ...[0, 0.5, 1].flatMap((at) => [label(x(at), 268, String(at)), label(34, y(at) + 5, String(at), { "text-anchor": "end" })]),
-    label(x(0.5), 290, "IoU"),
-    label(10, y(0.7), "Dice", { transform: `rotate(-90 10 ${y(0.7)})` }),
+    label(x(0.5), 290, say("IoU")),
+    label(10, y(0.7), say("Dice"), { transform: `rotate(-90 10 ${y(0.7)})` }),
   ];
 }
 
@@ -58,14 +59,15 @@ function draw(values) {
   const found = overlap(values.right, values.down, values.radius);
   const { hit, missed, falseAlarm, iou, dice } = found;
   const drawing = panels(
-    panel("drag the dashed disc", 300, 300, discs(found.kinds, values)),
-    panel("Dice is never below IoU", 300, 300, ...curve(found)),
+    panel(say("drag the dashed disc"), 300, 300, discs(found.kinds, values)),
+    panel(say("Dice is never below IoU"), 300, 300, ...curve(found)),
     legend(KINDS),
   );
-  const aside = `${Math.abs(values.right)} to the ${values.right < 0 ? "left" : "right"}`;
-  const below = `${Math.abs(values.down)} ${values.down < 0 ? "up" : "down"}`;
-  const sentence = `Predicted disc of radius ${values.radius}, ${aside} and ${below}: ` +
-    `hit ${hit} pixels, missed ${missed}, false alarm ${falseAlarm}. IoU ${iou.toFixed(2)}, Dice ${dice.toFixed(2)}.`;
+  const aside = say(values.right < 0 ? "{number} to the left" : "{number} to the right", { number: Math.abs(values.right) });
+  const below = say(values.down < 0 ? "{number} up" : "{number} down", { number: Math.abs(values.down) });
+  const scores = { hit, missed, falseAlarm, iou: iou.toFixed(2), dice: dice.toFixed(2) };
+  const sentence = say("Predicted disc of radius {radius}, {aside} and {below}: ", { radius: values.radius, aside, below }) +
+    say("hit {hit} pixels, missed {missed}, false alarm {falseAlarm}. IoU {iou}, Dice {dice}.", scores);
   return { drawing, sentence };
 }
 
@@ -78,8 +80,8 @@ moved.help = "The predicted disc; arrow keys move it by one pixel";
 /** Put the figure into its place. */
 export function mount(place) {
   figure(place, {
-    right: { label: "right", value: 6, min: -24, max: 24 },
-    down: { label: "down", value: 0, min: -24, max: 24 },
-    radius: { label: "radius", value: 12, min: 0, max: 24 },
+    right: { label: say("right"), value: 6, min: -24, max: 24 },
+    down: { label: say("down"), value: 0, min: -24, max: 24 },
+    radius: { label: say("radius"), value: 12, min: 0, max: 24 },
   }, draw, moved);
 }

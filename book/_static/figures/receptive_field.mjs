@@ -1,5 +1,6 @@
 // What one output pixel of a chain of layers sees: segedu.widgets.convolutions, chapter 05.
 import { BLUE, RED, figure, label, svg } from "./controls.mjs";
+import { say } from "./words.mjs";
 
 const MOST = 5;
 const span = ({ kernel, dilation = 1 }) => dilation * (kernel - 1) + 1;
@@ -62,32 +63,36 @@ function draw(values) {
   levels.forEach(({ middles, seen }, level) => drawing.append(
     dots(middles, level, "currentColor", 7, 0.35),
     dots(seen.map((each) => middles[each]), level, RED, 9, 1),
-    label(8, y(level) - 9, level ? `layer ${level}` : "input", { "text-anchor": "start", "font-size": 17, class: "live-number" }),
+    label(8, y(level) - 9, level ? say("layer {number}", { number: level }) : say("input"), { "text-anchor": "start", "font-size": 17, class: "live-number" }),
   ));
   const last = levels[0].middles.length - 1;
   for (const pixel of [0, last]) {
     const anchor = pixel ? "end" : "start";
-    const name = pixel ? `pixel ${pixel}` : "pixel 0";
+    const name = say("pixel {number}", { number: pixel });
     drawing.append(label(pixel ? 392 : 8, y(0) + 22, name, { "text-anchor": anchor, "font-size": 17 }));
   }
-  const pixels = count === 1 ? "1 is" : `${count} are`;
-  const sentence = `${layers.length} ${layers.length === 1 ? "layer" : "layers"}: an output sees across ${width} input ` +
-    `${width === 1 ? "pixel" : "pixels"}, of which ${pixels} seen. The next output's field begins ${jump} ${jump === 1 ? "pixel" : "pixels"} further on.`;
+  const counted = (number, one, more) => say(number === 1 ? one : more, { number });
+  const sentence = say("{layers}: an output sees across {pixels}, of which {seen}. The next output's field begins {jump} further on.", {
+    layers: counted(layers.length, "{number} layer", "{number} layers"),
+    pixels: counted(width, "{number} input pixel", "{number} input pixels"),
+    seen: counted(count, "{number} is seen", "{number} are seen"),
+    jump: counted(jump, "{number} pixel", "{number} pixels"),
+  });
   return { drawing, sentence };
 }
 
 /** Put the figure into its place. */
 export function mount(place) {
   const controls = {
-    layers: { label: "layers", value: 3, min: 0, max: MOST, shown: () => false },
-    add: { label: "add a layer", press: ({ layers }) => ({ layers: layers + 1 }) },
-    remove: { label: "remove the last", press: ({ layers }) => ({ layers: layers - 1 }) },
+    layers: { label: say("layers"), value: 3, min: 0, max: MOST, shown: () => false },
+    add: { label: say("add a layer"), press: ({ layers }) => ({ layers: layers + 1 }) },
+    remove: { label: say("remove the last"), press: ({ layers }) => ({ layers: layers - 1 }) },
   };
   for (let i = 0; i < MOST; i += 1) {
-    const about = { group: `layer ${i + 1}`, shown: ({ layers }) => i < layers };
-    controls[`kernel${i}`] = { ...about, label: "kernel", value: 3, options: [1, 2, 3, 4, 5] };
-    controls[`stride${i}`] = { ...about, label: "stride", value: 1, options: [1, 2] };
-    controls[`dilation${i}`] = { ...about, label: "dilation", value: 1, options: [1, 2, 3, 4, 9] };
+    const about = { group: say("layer {number}", { number: i + 1 }), shown: ({ layers }) => i < layers };
+    controls[`kernel${i}`] = { ...about, label: say("kernel"), value: 3, options: [1, 2, 3, 4, 5] };
+    controls[`stride${i}`] = { ...about, label: say("stride"), value: 1, options: [1, 2] };
+    controls[`dilation${i}`] = { ...about, label: say("dilation"), value: 1, options: [1, 2, 3, 4, 9] };
   }
   figure(place, controls, draw);
 }

@@ -1,5 +1,6 @@
 // Where RoIPool and RoIAlign look for the features of a box: segedu.widgets.sampling, chapter 18.
 import { BLUE, RED, figure, label, panel, panels, svg } from "./controls.mjs";
+import { say } from "./words.mjs";
 
 export const CELLS = 8;
 const UNIT = 36;
@@ -60,6 +61,11 @@ function drawBins([x1, y1, x2, y2], bins, whole) {
   });
 }
 
+function counted(number, aligned) {
+  if (aligned) return say(number === 1 ? "{number} sample" : "{number} samples", { number });
+  return say(number === 1 ? "{number} sample, all half a cell off" : "{number} samples, all half a cell off", { number });
+}
+
 function draw({ left, top, width, height, bins, samples, aligned }) {
   const box = [left, top, left + width, top + height];
   const rounded = roundedBox(box);
@@ -74,26 +80,28 @@ function draw({ left, top, width, height, bins, samples, aligned }) {
   ));
   const side = UNIT * (CELLS + 1);
   const drawing = panels(
-    panel(`RoIPool: an edge is ${off.toFixed(2)} cells off`, side, side, ...map(box), ...drawBins(rounded, bins, true)),
-    panel(`RoIAlign: ${places.length} samples`, side, side, ...map(box), ...drawBins(box, bins, false), ...dots, first, ...numbers),
+    panel(say("RoIPool: an edge is {off} cells off", { off: off.toFixed(2) }), side, side, ...map(box), ...drawBins(rounded, bins, true)),
+    panel(say("RoIAlign: {number} samples", { number: places.length }), side, side, ...map(box), ...drawBins(box, bins, false), ...dots, first, ...numbers),
   );
   const [row, column] = places[0].map((at) => at.toFixed(2));
-  const weights = cells.map((cell) => `${cell.weight.toFixed(2)} of cell (${cell.row}, ${cell.column})`).join(", ");
-  const half = aligned ? "" : ", all half a cell off";
-  const sentence = `RoIPool takes rows ${rounded[1]} to ${rounded[3] - 1} and columns ${rounded[0]} to ${rounded[2] - 1}; an edge is ${off.toFixed(2)} cells off. ` +
-    `RoIAlign takes ${places.length} ${places.length === 1 ? "sample" : "samples"}${half}; the first, at row ${row} and column ${column}, is ${weights}.`;
+  const weights = cells
+    .map((cell) => say("{weight} of cell ({row}, {column})", { ...cell, weight: cell.weight.toFixed(2) }))
+    .join(say(", "));
+  const whole = { top: rounded[1], bottom: rounded[3] - 1, left: rounded[0], right: rounded[2] - 1, off: off.toFixed(2) };
+  const sentence = say("RoIPool takes rows {top} to {bottom} and columns {left} to {right}; an edge is {off} cells off. ", whole) +
+    say("RoIAlign takes {samples}; the first, at row {row} and column {column}, is {weights}.", { samples: counted(places.length, aligned), row, column, weights });
   return { drawing, sentence };
 }
 
 /** Put the figure into its place. */
 export function mount(place) {
   figure(place, {
-    left: { label: "left", value: 1.6, min: 0, max: 4, step: 0.1 },
-    top: { label: "top", value: 1.3, min: 0, max: 4, step: 0.1 },
-    width: { label: "width", value: 3.8, min: 0.4, max: 4, step: 0.1 },
-    height: { label: "height", value: 3, min: 0.4, max: 4, step: 0.1 },
-    bins: { label: "bins", value: 2, options: [1, 2, 3] },
-    samples: { label: "samples", value: 2, options: [1, 2, 3] },
-    aligned: { label: "aligned", value: true },
+    left: { label: say("left"), value: 1.6, min: 0, max: 4, step: 0.1 },
+    top: { label: say("top"), value: 1.3, min: 0, max: 4, step: 0.1 },
+    width: { label: say("width"), value: 3.8, min: 0.4, max: 4, step: 0.1 },
+    height: { label: say("height"), value: 3, min: 0.4, max: 4, step: 0.1 },
+    bins: { label: say("bins"), value: 2, options: [1, 2, 3] },
+    samples: { label: say("samples"), value: 2, options: [1, 2, 3] },
+    aligned: { label: say("aligned"), value: true },
   }, draw);
 }
