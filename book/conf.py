@@ -8,6 +8,7 @@ from typing import Any
 
 here = Path(__file__).resolve().parent
 sys.path.insert(0, str(here))
+import jieba  # noqa: E402
 import papermill  # noqa: E402, F401 - it loads our engine, which is not to be imported before it
 from docutils import nodes  # noqa: E402
 from sphinx.transforms import SphinxTransform  # noqa: E402
@@ -56,6 +57,7 @@ gettext_location = False
 gettext_uuid = False
 translation_progress_classes = True
 if chinese:
+    jieba.setLogLevel("WARNING")
     html_search_options = {"dict": str(here.parent / "_build/book/zh_CN/search_words.txt")}
     html_extra_path = ["../_build/book/zh_CN/extra"]
     nb_code_prompt_show = "显示代码（{type}）"
@@ -71,7 +73,7 @@ napoleon_use_ivar = True
 add_module_names = False
 
 html_theme = "sphinx_book_theme"
-html_context = {"default_mode": "auto"}
+html_context = {"default_mode": "auto", "chinese": chinese}
 html_title = "segedu：学习图像分割" if chinese else "segedu: learn image segmentation"
 templates_path = ["_templates"]
 html_static_path = ["_static", "../_build/book/static"]
@@ -160,7 +162,7 @@ NOTICES = {
 }
 
 
-def say_what_is_translated(app, pagename, _template, context, doctree):
+def say_what_is_translated(_app, pagename, _template, context, doctree):
     """Above a page that is not wholly in Chinese stands how much is."""
     context["other_language"] = f"../{pagename}.html" if chinese else f"zh_CN/{pagename}.html"
     context["chinese_notebook"] = ""

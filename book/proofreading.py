@@ -27,8 +27,7 @@ def faults(english: str, chinese: str, comments: Sequence[str] = ()) -> list[str
     """
     if chinese == english:
         words = re.findall(r"[A-Za-z]{2,}", re.sub(r"\]\([^)]*\)", "]", english))
-        formula = wordless(f"$${english}$$")
-        untouched = formula or wordless(english) or YEAR.search(english) or "`" in english
+        untouched = wordless(english) or YEAR.search(english) or "`" in english
         return [] if untouched or len(words) < 3 else ["is not translated"]
     found = [*_changed(english, chinese), *_written(chinese)]
     exempt = {c.partition("not the term:")[2].strip() for c in comments if "not the term:" in c}
@@ -98,7 +97,7 @@ def _terms_missed(english: str, chinese: str) -> dict[str, str]:
 
 @cache
 def terms() -> dict[str, tuple[str, ...]]:
-    """The ways to translate each English term: the glossary's and terms.yml's, longer terms first."""
+    """How each English term may be translated, by the glossary and terms.yml; longer ones first."""
     glossary = (BOOK / "glossary.md").read_text(encoding="utf-8")
     found: dict[str, tuple[str, ...]] = {}
     for entry in re.finditer(r"^(\S[^\n]*)\n  \(([^)]*)\)", glossary, re.MULTILINE):

@@ -1,4 +1,4 @@
-"""The catalogues of the site in other languages: made, brought up to date, counted, and held to terms.
+"""The catalogues of the site in Chinese: made, brought up to date, counted, held to terms.
 
     python book/translations.py update [DOCUMENT...]     such as course/06_cross_entropy
     python book/translations.py report                   how much is translated
@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "_build" / "book" / "source"
 TEMPLATES = ROOT / "_build" / "book" / "pot"
 LANGUAGE = "zh_CN"
+OF_NO_USE = re.compile(r'"(POT-C|PO-R|Project-Id|Report-M|Language-T)|#, python-')
 CATALOGUES = ROOT / "book" / "locale" / LANGUAGE / "LC_MESSAGES"
 
 
@@ -48,10 +49,10 @@ def templates() -> dict[str, Catalog]:
 
 
 def update(names: list[str]) -> None:
-    """Bring the catalogues up to date: those there are, and those named."""
+    """Bring catalogues up to date, or begin them: those named, or all there are."""
     for name, template in templates().items():
         path = CATALOGUES / f"{name}.po"
-        if not (path.is_file() or name in names):
+        if name not in names and (names or not path.is_file()):
             continue
         old = read(path) if path.is_file() else Catalog(locale=LANGUAGE)
         new = Catalog(
@@ -141,7 +142,8 @@ def main(command: str, *names: str) -> None:
 
 def chosen(names: Iterable[str]) -> list[Path]:
     """The catalogues named, or all."""
-    return [CATALOGUES / f"{name}.po" for name in names] or sorted(CATALOGUES.rglob("*.po"))
+    pages = [path for path in sorted(CATALOGUES.rglob("*.po")) if path.stem != "sphinx"]
+    return [CATALOGUES / f"{name}.po" for name in names] or pages
 
 
 if __name__ == "__main__":

@@ -15,13 +15,11 @@ from typing import Any, TypeVar
 import cloudpickle
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch.multiprocessing.spawn import start_processes
 
-T = TypeVar("T")
+from segedu.forks import get_ready
 
-LOADED = ["segedu.train", "segedu.models.unet", "segedu.data.scenes"]
-"""What a process has imported when it begins, where the system can fork."""
+T = TypeVar("T")
 
 
 def run_processes(
@@ -43,9 +41,7 @@ def run_processes(
         TimeoutError: If they have not finished by then.
         ProcessRaisedException: If `work` raises in one of them; its message has the traceback.
     """
-    method = "forkserver" if "forkserver" in mp.get_all_start_methods() else "spawn"
-    if method == "forkserver":
-        mp.get_context(method).set_forkserver_preload(LOADED)
+    method = get_ready()
     sent = cloudpickle.dumps(partial(work, *arguments, **named))
     with tempfile.TemporaryDirectory() as folder:
         processes = start_processes(  # type: ignore[no-untyped-call]

@@ -20,7 +20,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 ROOT = Path(__file__).parents[1]
-COPIED = ("segedu", "tests", "data", "course", "tools", "pyproject.toml", "Makefile")
+COPIED = ("segedu", "tests", "data", "course", "book", "tools", "pyproject.toml", "Makefile")
 
 
 @dataclass(frozen=True)
@@ -46,15 +46,13 @@ def main(chosen: str = "") -> int:
             if notices(copy, targets):
                 sys.exit(f"the tests of {file} fail without any bug: {' '.join(targets)}")
             patience[file] = targets, 20 + 5 * (time.monotonic() - start)
-        unnoticed = [
-            bug
-            for bug in tqdm(bugs, disable=None)
-            if not notices_bug(copy, bug, *patience[bug.file])
-        ]
-    for bug in unnoticed:
-        print("unnoticed:", bug.file, bug.code, bug.instead, sep="  ")
-    print(f"{len(bugs) - len(unnoticed)} of {len(bugs)} bugs noticed")
-    return len(unnoticed)
+        unnoticed = 0
+        for bug in tqdm(bugs, disable=None):
+            if not notices_bug(copy, bug, *patience[bug.file]):
+                unnoticed += 1
+                print("unnoticed:", bug.file, bug.code, bug.instead, sep="  ", flush=True)
+    print(f"{len(bugs) - unnoticed} of {len(bugs)} bugs noticed")
+    return unnoticed
 
 
 def copy_project(folder: Path) -> Path:
@@ -62,7 +60,9 @@ def copy_project(folder: Path) -> Path:
     for name in COPIED:
         source = ROOT / name
         if source.is_dir():
-            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(
+                source, folder / name, ignore=shutil.ignore_patterns("__pycache__", "node_modules")
+            )
         else:
             shutil.copy(source, folder)
     return folder

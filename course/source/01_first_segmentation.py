@@ -403,7 +403,7 @@ check_at_least("near outlines, over elsewhere", share_near / share_far, least_ra
 # %% [markdown]
 # ## 5. Score: right pixels are not right objects
 #
-# How good is that? The obvious number is **pixel accuracy** (像素精度): the share of labelled pixels whose class is right. The fair number for one class $c$ is again intersection over union. With $T_c$ the
+# How good is that? The obvious number is **pixel accuracy** (像素准确率): the share of labelled pixels whose class is right. The fair number for one class $c$ is again intersection over union. With $T_c$ the
 # pixels of class $c$ in truth, and $P_c$ those predicted as $c$:
 #
 # $$\mathrm{IoU}_c = \frac{|T_c \cap P_c|}{|T_c \cup P_c|}, \qquad \text{mean IoU} = \frac1C \sum_{c=0}^{C-1} \mathrm{IoU}_c.$$

@@ -199,7 +199,7 @@ check("a fully connected layer there would have", 16 * 16, 256)
 # Three settings, along one axis:
 #
 # - **padding** $p$ (填充): zeros added at each end;
-# - **stride** $s$ (步长): pixels from one place of the kernel to the next;
+# - **stride** $s$ (步幅): pixels from one place of the kernel to the next;
 # - **dilation** $d$ (空洞率): pixels from one tap to the next. The kernel spans $d (k - 1) + 1$ pixels.
 #
 # $$y_i = \sum_{a=0}^{k-1} w_a\, x_{s i + d a - p}, \qquad x_j = 0 \text{ outside.}$$
@@ -581,7 +581,7 @@ for stride, padding, dilation in settings:
 #
 # Enlarge a map that is the same everywhere. The picture should be the same everywhere, too. **Predict** the stamps' overlap, for a kernel of ones: $k = 3$, stride 2. Then $k = 4$, stride 2.
 #
-# By hand, $k = 3$, stride 2, along one axis: stamps begin at 0, 2, 4, ... and are 3 long. So the even pixels are covered twice, the odd ones once: $1, 1, 2, 1, 2, 1, \dots$ In two dimensions the products of these: 1, 2 and 4. With $k = 4$ every pixel but the first and last two is covered twice.
+# By hand, $k = 3$, stride 2, along one axis: stamps begin at 0, 2, 4, ... and are 3 long. So from pixel 2 on the even pixels are covered twice, the odd ones once: $1, 1, 2, 1, 2, 1, \dots$ In two dimensions the products of these: 1, 2 and 4. With $k = 4$ every pixel but the first and last two is covered twice.
 
 # %%
 flat = torch.ones(1, 6, 6, dtype=torch.float64)
@@ -765,7 +765,7 @@ trunk[0].padding = (0, 0)
 #
 # ### Half a cell off
 #
-# A map at stride 32 is enlarged 32 times. The wrong ruler at the beginning of this costs little for $f = 2$, and much for $f = 32$. A picture with an edge between columns 127 and 128 is averaged over cells of 32 and made large again, in three ways: half-pixel centres, aligned corners, and "pixel $i$ of the small map belongs to pixel $32 i$".
+# A map at stride 32 is enlarged 32 times. A wrong ruler costs little for $f = 2$, and much for $f = 32$. A picture with an edge between columns 127 and 128 is averaged over cells of 32 and made large again, in three ways: half-pixel centres, aligned corners, and "pixel $i$ of the small map belongs to pixel $32 i$".
 #
 # **Predict** how far the edge moves in each.
 

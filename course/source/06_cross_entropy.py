@@ -141,7 +141,7 @@ check("likelihood of the four labels", likelihood, 1 / 160, tol=1e-15)
 check("excellent 9216 times, float64", torch.full((96 * 96,), 0.9, dtype=torch.float64).prod(), 0.0)
 
 # %% [markdown]
-# Zero, even with 64 bits: $0.9^{9216}$ is smaller than any number they can hold. A logarithm makes the product a sum, and keeps the order of better and worse, since it rises.
+# Zero, even with 64 bits: $0.9^{9216}$ is smaller than any positive number they can hold. A logarithm makes the product a sum, and keeps the order of better and worse, since it rises.
 # A minus makes it something to minimise. The **cross-entropy** (交叉熵) of pixel $n$, and the four together, are
 #
 # $$\ell_n = -\ln p_{n, t_n}, \qquad \sum_{n=1}^{N} \ell_n = -\ln \prod_{n=1}^{N} p_{n, t_n}.$$
@@ -1216,7 +1216,7 @@ check("sigmoids, 2 added to all logits", moved, 4.3808, tol=5e-5)
 
 # %% [markdown]
 # > **In the article, 4.2: the gradient.** It is taken in $\theta_k$ while $k$ is summed over on the other side. A parameter is not a class: our linear classifier has 42 parameters and 6 classes. Call the parameter $\theta_m$, and keep
-# > $k$ for the sum. And the formula goes through probabilities, $y/\hat y - (1 - y)/(1 - \hat y)$ times $\partial \hat y/\partial \theta$, with $\hat y$ its sign for our $p$. On paper this is correct. In a computer it is $\infty \cdot 0$ again.
+# > $k$ for the sum. And the formula goes through probabilities: minus $y/\hat y - (1 - y)/(1 - \hat y)$ times $\partial \hat y/\partial \theta$, with $\hat y$ for our $p$ as in the article's first formula (its later ones write $Y$). On paper this is correct. In a computer it is $\infty \cdot 0$ again.
 #
 # One sigmoid, logit $u = -200$, label 1. **Predict** both factors in float32.
 

@@ -165,7 +165,7 @@ peer = torchmetrics.classification.MulticlassConfusionMatrix(num_classes, ignore
 check("and torchmetrics", counts, peer(answer, truth))
 
 # %% [markdown]
-# All three have rows for the truth. Not everybody does: some textbooks and toolboxes have rows for the prediction. Section 11 shows what a mix-up does.
+# Ours, scikit-learn's and torchmetrics' have rows for the truth. Not everybody does: some textbooks and toolboxes have rows for the prediction. Section 11 shows what a mix-up does.
 #
 # To *look* at a matrix, divide each row by its sum: of all true pixels of this class, which share was called what?
 
@@ -476,7 +476,7 @@ check("with aggregation_level='global': the set", as_set, 200 / 201, tol=1e-6)
 #
 # ## 7. What IoU does not see: the outline
 #
-# IoU counts area. Two answers of the same IoU may have very different outlines. A square of 20 x 20 pixels; the first answer lacks a block of 40 pixels at a corner, the second lacks 40 single pixels along its edge.
+# IoU counts area. Two answers of the same IoU may have very different outlines. A square of 20 x 20 pixels; the first answer lacks a block of 40 pixels at a corner, the second lacks 40 single pixels at its edge, two of them one pixel further in.
 
 # %%
 square = torch.zeros(40, 40, dtype=torch.int64)
@@ -883,7 +883,7 @@ check("noise, rightly", rightly, 1 / 3, tol=0.05)
 # %% [markdown]
 # > **In the article: the sum of the batches' IoU over the number of batches.** Its text (5.3) calls that the IoU of the whole set. Section 5 showed that it is not, and that it changes with `batch_size`.
 #
-# The right loop has three lines, and none of them knows about batches:
+# The right loop is short, and no line of it knows about batches:
 #
 # ```python
 # scores = ConfusionMatrix(num_classes)

@@ -624,7 +624,7 @@ def predicted(net, picture):
     return net(picture[None].to(where)).argmax(dim=1)[0].cpu()
 
 
-# %% tags=["nbval-ignore-output"] alt="Four held-out scenes in four columns: the picture, its true mask, the predicted mask, and the pixels where the two differ, which lie mostly along the outlines and where two objects meet."
+# %% tags=["nbval-ignore-output"] alt="Four held-out scenes in four columns; in each, from above, the picture, its true mask, the predicted mask, and the pixels where the two differ, which lie mostly along the outlines and where two objects meet."
 fig, axes = show.grid(4, 4, "Truth and prediction differ along outlines", width=1.9)
 for column, sample in zip(axes.T, held_out[:4], strict=True):
     answer, truth = predicted(net, sample["image"]), sample["mask"]

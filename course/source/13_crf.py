@@ -27,6 +27,7 @@ device = "auto"
 image_size = 64  # height and width of a scene, a multiple of 16
 difficulty = 0.2  # of the scenes
 train_scenes = 128
+val_scenes = 8  # on which the CRF's settings are chosen
 test_scenes = 24
 epochs = 7
 runs = 3  # seeds of the experiment
@@ -633,7 +634,7 @@ def tried(reader, val, test):
 # %% tags=["nbval-ignore-output"]
 for run in range(seed, seed + runs):
     splits = [Scenes(n, size=image_size, seed=3 * run + s, difficulty=difficulty)
-              for s, n in enumerate((train_scenes // 2, 8, test_scenes))]  # fmt: skip
+              for s, n in enumerate((train_scenes // 2, val_scenes, test_scenes))]  # fmt: skip
     halves = [drawn(splits[0], spread) for spread in with_noise.values()]
     readers = trained(*(torch.cat(both).to(place) for both in zip(*halves, strict=True)), run)
     for kind, spread in with_noise.items():

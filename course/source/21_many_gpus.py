@@ -44,6 +44,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from segedu.forks import get_ready
+
+started = get_ready()  # what new processes need is loaded while you read on
+
 # %%
 import psutil
 import torch

@@ -150,8 +150,10 @@ def rest(notebook: NotebookNode) -> list[str]:
 
 def wordless(message: str) -> bool:
     """Whether a message has nothing to translate: numbers, code, and formulas without words."""
+    if "$" not in message and re.search(r"\\[A-Za-z]+", CODE.sub(" ", message)):
+        message = f"$${message}$$"  # a displayed formula, as it stands in a catalogue
     formulas = " ".join(DOLLARS.findall(message))
-    words = [w for said in SAID.findall(formulas) for w in re.findall(r"[A-Za-z]{3,}", said)]
+    words = [w for said in SAID.findall(formulas) for w in re.findall(r"[A-Za-z]{2,}", said)]
     outside = DOLLARS.sub(" ", CODE.sub(" ", message))
     outside = re.sub(r"\]\([^)]*\)", "]", outside)
     text = [w for w in re.findall(r"[A-Za-z]+", outside) if len(w) > 1]

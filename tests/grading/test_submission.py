@@ -137,6 +137,17 @@ def test_too_large_a_file_and_too_many_cells_are_refused(tmp_path, secret, noteb
         read_submission(path, secret)
 
 
+def test_own_code_beside_a_text_without_metadata_stays_code_without_a_name(secret, notebook):
+    for cell in notebook.cells:
+        cell.metadata.clear()
+        cell["id"] = "x" + cell["id"]
+    notebook.cells.insert(-1, new_code_cell("mine = 1"))
+    notebook.cells[-1].source = "Since nothing was added."
+    found = match(plain_cells(notebook), secret)
+    assert found.answers("why") == ["Since nothing was added."]
+    assert [cell.name for cell in found.cells if cell.source == "mine = 1"] == [""]
+
+
 def test_metadata_of_no_sense_are_no_names(notebook, secret):
     cells = plain_cells(notebook)
     notebook.cells[2].metadata["nbgrader"] = "text"
