@@ -51,7 +51,7 @@ function curve({ iou, dice }) {
     svg("circle", { cx: x(iou), cy: y(dice), r: 7, fill: RED, stroke: "currentColor" }),
     ...[0, 0.5, 1].flatMap((at) => [label(x(at), 268, String(at)), label(34, y(at) + 5, String(at), { "text-anchor": "end" })]),
     label(x(0.5), 290, say("IoU")),
-    label(10, y(0.7), say("Dice"), { transform: `rotate(-90 10 ${y(0.7)})` }),
+    label(14, y(0.7), say("Dice"), { transform: `rotate(-90 14 ${y(0.7)})` }),
   ];
 }
 

@@ -11,7 +11,7 @@ export const CHINESE = {
   "stride": "步幅",
   "padding": "填充",
   "dilation": "空洞率",
-  "step": "步",
+  "step": "步骤",
   "back": "上一步",
   "on": "下一步",
   "taps of output ({row}, {column})": "第 {row} 行第 {column} 列输出的采样点",
