@@ -11,6 +11,7 @@ sys.path.insert(0, str(here))
 import jieba  # noqa: E402
 import papermill  # noqa: E402, F401 - it loads our engine, which is not to be imported before it
 from docutils import nodes  # noqa: E402
+from sphinx.search.zh import SearchChinese  # noqa: E402
 from sphinx.transforms import SphinxTransform  # noqa: E402
 from sphinx.util.nodes import NodeMatcher  # noqa: E402
 from stage import package_version, repository  # noqa: E402
@@ -156,6 +157,15 @@ class NothingToTranslate(SphinxTransform):
                 node["translated"] = wordless(node.rawsource or node.astext())
 
 
+class Chinese(SearchChinese):
+    """The search of Chinese pages; Sphinx 9.0 names a stemmer for it that there is not.
+
+    Chinese words have no stem, and the English among them have an English one.
+    """
+
+    language_name = "English"
+
+
 NOTICES = {
     "none": "本页还没有译成中文，以下是英文原文。",
     "partly": "本页有一部分还没有译成中文：左边带虚线的段落是英文原文。",
@@ -207,6 +217,7 @@ def one_copy_of_each_file(app, _error):
 def setup(app):
     """Sphinx calls it once."""
     app.add_transform(NothingToTranslate)
+    app.add_search_language(Chinese)
     app.connect("html-page-context", say_what_is_translated)
     app.connect("build-finished", pages_are_light_and_named)
     app.connect("build-finished", one_copy_of_each_file)

@@ -169,9 +169,11 @@ def in_chinese(notebook: nbformat.NotebookNode, stored: Path, downloads: Path) -
 
 
 def contents_in_chinese(toc: Path) -> None:
-    """Give the table of contents the titles that the landing page's table has in Chinese."""
+    """Give the table of contents the captions and titles that the landing page has in Chinese."""
     messages = read_catalogue(CHINESE / "index.po")
     table = yaml.safe_load(toc.read_text(encoding="utf-8"))
+    for part in table["subtrees"]:
+        part["caption"] = messages[part["caption"]]
     for entry in (e for part in table["subtrees"] for e in part["entries"]):
         if "title" in entry:
             line = messages[f"[{entry['title']}]({entry['file']}.ipynb)"]
