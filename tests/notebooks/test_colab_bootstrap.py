@@ -26,6 +26,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 CHAPTERS = sorted((ROOT / "course").glob("[0-9]*.ipynb"))
+UNREACHED = ("NewConnectionError", "NameResolutionError")  # what pip says then
 WHEEL = (".gitignore", "LICENSE", "LICENSE-TEXT", "README.md", "pyproject.toml", "data", "segedu")
 
 # Of Colab's runtime 2026.01 (googlecolab/backend-info), what segedu and its chapters depend on.
@@ -130,6 +131,8 @@ class Colab:
             timeout=600,
             **options,
         )
+        if run.returncode and any(each in run.stderr for each in UNREACHED):
+            pytest.skip("what the chapters need cannot be fetched: no package index is reached")
         assert run.returncode == 0, run.stdout + run.stderr
         return run.stdout
 
