@@ -244,7 +244,7 @@ distance = ((half[:, :, None].astype(int) - known) ** 2).sum(-1)  # to each of 2
 nearest_class = distance.argmin(-1)
 invented = ~np.isin(nearest_class, np.unique(stored))
 
-# %% alt="Left, a scene's mask painted in VOC's colours with cream borders. Right, the same after smooth shrinking and a lookup of the nearest colour; a third map marks, bright, the pixels whose class occurs nowhere in the mask: they line every outline."
+# %% alt="Left, a scene's mask painted in VOC's colours with cream borders. In the middle, the same after smooth shrinking. Right, after a lookup of the nearest colour, a map marks, bright, the pixels whose class occurs nowhere in the mask: they line every outline."
 fig, axes = show.grid(1, 3, "A smoothly shrunk colour mask holds classes that nobody drew", width=3)
 for ax, shown, title in zip(
     axes,
@@ -309,7 +309,7 @@ check("and border is class", np.unique((trimap - 1)[trimap == 3]), [2])
 check_at_least("border for each pixel of pet", (trimap == 3).sum() / (trimap == 1).sum(), 0.15)
 
 # %% [markdown]
-# Pet and background have changed places, and "nobody is sure" has become a class of its own, to be learned and scored. It is a large one: a sixth of the pet's pixels and more.
+# Pet and background have changed places, and "nobody is sure" has become a class of its own, to be learned and scored. It is a large one: 15 % of the pet's pixels and more.
 #
 # ## 5. One PNG per object
 #
@@ -1329,11 +1329,11 @@ else:
 # %% [markdown]
 # ## 16. Three quick questions
 #
-# **1.** A new set's masks hold the values 0, 38, 75, 113 and 255. What has probably happened?
+# **1.** A new set's masks hold the values 0, 38, 75, 113 and 220. What has probably happened?
 #
 # <details><summary>Answer</summary>
 #
-# Somebody read a palette PNG with `convert("L")`: 38 is the lightness of VOC's $(128, 0, 0)$, class 1; 75 that of $(0, 128, 0)$, class 2; 113 of $(128, 128, 0)$, class 3. Read the stored indices instead, from the original files.
+# Somebody read a palette PNG with `convert("L")`: 38 is the lightness of VOC's $(128, 0, 0)$, class 1; 75 that of $(0, 128, 0)$, class 2; 113 of $(128, 128, 0)$, class 3; 220 of the cream $(224, 224, 192)$ of void. Read the stored indices instead, from the original files.
 #
 # </details>
 #
@@ -1349,7 +1349,7 @@ else:
 #
 # <details><summary>Answer</summary>
 #
-# 35. Two operations on one patient show the same organ. What the network will meet is a new *patient*, so patients are what is held out.
+# **35.** Two operations on one patient show the same organ. What the network will meet is a new *patient*, so patients are what is held out.
 #
 # </details>
 

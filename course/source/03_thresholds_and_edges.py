@@ -783,7 +783,7 @@ check_at_least("precision gained", both.precision - alone.precision, 0.05)
 check_at_most("recall gained", both.recall - alone.recall, 0.0)
 
 # %% [markdown]
-# Only precision can gain: pixels are taken away, and none is added. It is more than any threshold could do at either scale alone, and it is the pattern of nearly every network in this course: a coarse map that knows *what*, a fine one that knows *where*, and a way to join them ([chapter 10](10_unet.ipynb)).
+# Only precision can gain: pixels are taken away, and none is added. Yet $F$ is higher than any threshold could make it at either scale alone. This is the pattern of nearly every network in this course: a coarse map that knows *what*, a fine one that knows *where*, and a way to join them ([chapter 10](10_unet.ipynb)).
 
 # %% [markdown]
 # ## 9. Several people
@@ -791,7 +791,7 @@ check_at_most("recall gained", both.recall - alone.recall, 0.0)
 # So far there was one truth. For photographs there is none: only what people draw. One outlines every window, another only the house; hands shake. BSDS500 (Arbeláez et al., 2011) has the drawings of several people for each photograph, and its benchmark counts like this:
 #
 # - a predicted pixel is right if *any* person has a partner for it;
-# - a true pixel is every person's every pixel, and recall is the share found, *all people's pixels together*.
+# - every pixel that any person drew is a true pixel, counted once for each of them, and recall is the share found, *all people's pixels together*.
 #
 # To see what that means, let three pens draw our scenes. One is thorough and draws all. One is sparing, and draws only objects of at least 5 % of the picture. One is shaky, and one pixel off in both directions.
 #
@@ -906,7 +906,7 @@ check_at_most("matched: fat, as a share of thin", precision["fat"][1] / precisio
 #
 # A score with a tolerance needs a control: what does *chance* get? Scatter as many random pixels as the truth has. **Predict** the $F$ of confetti at a tolerance of 2 pixels, and of 8, in a picture of 96.
 
-# %% tags=["nbval-ignore-output"] alt="F over the tolerance from 0 to 10 pixels, for Canny and for random pixels. Canny leads clearly at 1 to 3 pixels; the two come closer as the tolerance grows."
+# %% tags=["nbval-ignore-output"] alt="F over the tolerance from 0 to 8 pixels, for Canny and for random pixels. Canny leads clearly at 1 to 3 pixels; the two come closer as the tolerance grows."
 confetti = [torch.rand(t.shape, generator=generator) < t.double().mean().item() for t in truths]
 tolerances = (0, 1, 2, 3, 5, 8)
 by_chance = [counted(confetti, tau).f1 for tau in tolerances]

@@ -197,7 +197,7 @@ axes[1].set(title="connected parts", xticks=[], yticks=[])
 check("colours", len(np.unique(by_colour)), 6)
 
 # %% [markdown]
-# Hundreds. **Where it breaks:** k-means on colours knows nothing of place. Two pixels at opposite ends are together, two neighbours are not; light and shadow on one cup are two colours, cup and saucer are one.
+# More than 600. **Where it breaks:** k-means on colours knows nothing of place. Two pixels at opposite ends are together, two neighbours are not; light and shadow on one cup are two colours, cup and saucer are one.
 #
 # ## 3. Alike and near: SLIC
 #
@@ -821,7 +821,7 @@ check("and of stripes of the same width: each a region", merged(lines, 50).max()
 # %% [markdown]
 # One: every step is weak, and the last is no stronger than the first. A region can creep through a soft shadow into the next object. The checkerboard is two regions, all dark and all bright squares, since squares meet at their corners and corners count as neighbours; striped cloth is one region a stripe. Texture as *one* thing is beyond a method that compares single pixels.
 #
-# And $k$ has a size built in. Enlarge the picture twice and $|C|$ is four times as large, so the allowance of each region shrinks: other regions, in the same picture.
+# And $k$ has a size built in. Enlarge the picture to twice its height and width, and $|C|$ is four times as large, so the allowance of each region shrinks: other regions, in the same picture.
 
 # %%
 found = {"as they are": 0, "enlarged": 0}

@@ -548,7 +548,7 @@ for ax, loss, name in zip(axes, (jaccard, lovasz), ("soft Jaccard", "Lovász"), 
     corner_values = values[[0, 0, -1, -1], [0, -1, 0, -1]]
     check(f"{name} at the corners", corner_values, [0.0, 0.5, 1.0, 1.0], tol=1e-12)
 # %% [markdown]
-# Lovász is **convex** in the errors: on any straight line between two points it stays below the chord. That is a theorem about set functions like $\Delta$, in which a mistake costs less the more mistakes there are already; they are called **submodular** (次模). Soft Jaccard is not convex.
+# Lovász is **convex** in the errors: on any straight line between two points it never rises above the chord. That is a theorem about set functions like $\Delta$, in which a mistake costs less the more mistakes there are already; they are called **submodular** (次模). Soft Jaccard is not convex.
 
 # %%
 first, second = torch.rand(2, 2000, 6, generator=generator, dtype=torch.float64)
@@ -851,7 +851,7 @@ for ax, column, title in zip(
 #   reason: cross-entropy is for "nothing" at first. It makes up for that later.
 # - **Lovász** pays only for mistakes that would lower the IoU. From a network that knows nothing that is a narrow path; it serves to *finish* a network that was trained with another loss.
 #
-# Look at the spread: the same loss on the same pictures, with other first weights, gives scores that are tenths apart. With one run each you could have published almost any order of the ones in the middle.
+# Look at the spread: the same loss on the same pictures, with other first weights and batches, gives scores that are tenths apart. With one run each you could have published almost any order of the ones in the middle.
 #
 # So a comparison of losses without repeated seeds says little. [Chapter 08](08_metrics.ipynb) puts intervals on such numbers.
 
@@ -884,7 +884,7 @@ for ax, (name, p_object) in zip(axes[:, 1:].ravel(), said.items(), strict=True):
 # %% [markdown]
 # ### On real tiles
 #
-# The same on photographs of magnetic tiles (Huang et al., 2018): blowholes, small dark pits, reduced to 96 x 96 pixels. If you have them, this cell trains cross-entropy and Dice of the object on them.
+# The same on photographs of magnetic tiles (Huang et al., 2018): blowholes, small dark pits, reduced to 96 x 96 pixels. If you have them, this cell trains cross-entropy, Dice of the object and Dice of both on them.
 
 
 # %%

@@ -208,7 +208,7 @@ check_at_most("masks of others: learned as well", losses["masks of others"][-1],
 # | jumps, or becomes nan | the rate is too great; a division or logarithm of zero |
 # | falls to zero | the loop works. **The data may still be wrong** |
 #
-# The last curve is the warning: with the masks of *other pictures* it falls too, only later. Memory needs no sense. So one looks at a batch as well, picture and mask, as it goes into the network.
+# The curve of *other pictures'* masks is the warning: it falls too, only later. Memory needs no sense. So one looks at a batch as well, picture and mask, as it goes into the network.
 #
 # ## 2. How great a step? The range test
 #
@@ -828,7 +828,7 @@ with_labels = model(pixel_values=eight[0], labels=eight[1])
 check("with labels it is near log 2", with_labels.loss, math.log(2), tol=0.4)
 
 # %% [markdown]
-# > **In the article, 5.2: `DataLoader(..., shuffle=True)`, no seed, no checkpoint, no schedule.** Such a run cannot be repeated: from the *same first weights*, two runs end in different networks, and nobody can say which of two changes made the difference. It cannot be resumed either. What it takes is a generator for the order:
+# > **In the article, 5.2: `DataLoader(..., shuffle=True)`, no seed, no checkpoint, no schedule.** Such a run cannot be repeated: from the *same first weights*, two runs end in different networks, and of two changes to it nobody can say which made the difference. It cannot be resumed either. What it takes is a generator for the order:
 
 
 # %%

@@ -214,7 +214,8 @@ def test_fuzzy_and_empty_messages_are_no_translations(tmp_path):
     path = tmp_path / "x.po"
     path.write_text(
         'msgid ""\nmsgstr ""\n"Content-Type: text/plain; charset=utf-8\\n"\n\n'
-        'msgid "one"\nmsgstr "一"\n\nmsgid "two"\nmsgstr ""\n\n#, fuzzy\nmsgid "three"\nmsgstr "三"\n',
+        'msgid "one"\nmsgstr "一"\n\nmsgid "two"\nmsgstr ""\n\n'
+        '#, fuzzy\nmsgid "three"\nmsgstr "三"\n',
         encoding="utf-8",
     )
     assert read_catalogue(path) == {"one": "一"}
