@@ -589,7 +589,7 @@ with torch.no_grad():
 #
 # Dilation adds no weight and no reach is lost. What is the price? The maps are larger: at half the stride every layer has four times the places. Multiplications of one convolution are $k^2 D D'$ for each *output place*, and a training step has to keep the outputs of every layer for the way back.
 #
-# **Predict:** ResNet-50's stages have about the same number of multiplications each, at stride 4, 8, 16, 32. Going to output stride 16, the last stage has 4 times the places; to 8, the third has 4 times and the last 16 times. How many times as much work in all?
+# **Predict:** take ResNet-50's four stages, at stride 4, 8, 16 and 32, to have the same number of multiplications each. Going to output stride 16, the last stage has 4 times the places; to 8, the third has 4 times and the last 16 times. How many times as much work in all?
 
 
 # %%
@@ -637,7 +637,7 @@ for ax, key, scale, unit in (
     ax.margins(y=0.15)
 
 # %% [markdown]
-# Over four and a half times the work for four times the density each way. This is why v3+ goes back to output stride 16 and pays for sharp edges with a decoder instead. The whole networks, for $256 \times 256$ pixels and 21 classes:
+# Equal stages would have given $1 + \frac34 = 1.75$ and $1 + \frac34 + \frac{15}{4} = 5.5$; but the first layers do not grow, and the first convolution of a stage ran at the finer stride already. Still it is over four and a half times the work for four times the density each way. This is why v3+ goes back to output stride 16 and pays for sharp edges with a decoder instead. The whole networks, for $256 \times 256$ pixels and 21 classes:
 
 # %%
 for name in (
@@ -830,7 +830,7 @@ check_at_most("gain of the pyramid", (own["pyramid"] - own["local"]).mean(), mos
 check_at_least("what ASPP lacks", (own["local"] - own["ASPP"]).mean(), least_own_loss)
 
 # %% [markdown]
-# A sober picture. The pyramid and the local head lie close together, less than a tenth apart where the other task had them almost half apart. So small a difference, from three seeds and one length of training, decides nothing: give the chapter another seed, or train longer (`own_epochs`), and look at its sign again. ASPP is *worse* than no context at all.
+# A sober picture. The pyramid and the local head lie close together, less than a tenth of mean IoU apart; in the other task almost half of the accuracy lay between them. So small a difference, from three seeds and one length of training, decides nothing: give the chapter another seed, or train longer (`own_epochs`), and look at its sign again. ASPP is *worse* than no context at all.
 # At equal weights, its three dilated $3 \times 3$ kernels are paid for with channels: nine are left to say six classes, where the others have 67 and 113. The authors gave each branch 256.
 #
 # What the two experiments say together: **context is worth as much as the task needs it.** Objects of scenes carry their class on their surface; a boat does not. Ask of your own data what a person could tell from a patch, before you pay for more.
@@ -901,7 +901,7 @@ pointwise = F.conv2d(small_map, branch.weight[..., 1:2, 1:2])
 check("the 3 x 3 kernel is a 1 x 1 kernel", branch(small_map), pointwise, tol=1e-6)
 
 # %% [markdown]
-# Eight of nine weights get no gradient at all: they stay as they were drawn, and wake up when a larger picture comes.
+# Eight of nine weights get no gradient at all: but for weight decay they stay as they were drawn, and wake up when a larger picture comes.
 #
 # ### One picture in a batch
 #

@@ -430,7 +430,7 @@ check_at_least("share of pixels with the exact marginal's label", agree.mean(), 
 check_at_least("share of pixels with the MAP's label", exact_best.mean(), 0.8)
 
 # %% [markdown]
-# Too sure every time, and in more than nine of ten pixels of the right label. The MAP labelling is another question, about all pixels at once, and its labels are met a little less often.
+# On the mean over a picture's pixels it is too sure every time, and in more than nine of ten pixels of the right label. The MAP labelling is another question, about all pixels at once, and its labels are met a little less often.
 #
 # ## 6. All pairs without a matrix
 #
@@ -494,7 +494,7 @@ check_at_most("against that of reach 1", off[3].mean() / off[1].mean(), 0.5)
 # %% [markdown]
 # ## 7. Watch it work
 #
-# A scene again, and the question of [chapter 09](09_fcn.ipynb): object or ground? As logits take the *truth through a bottleneck*: the share of object in blocks of $8 \times 8$, enlarged bilinearly, as log-odds. It is a perfect answer, but coarse.
+# A scene again, and the question of [chapter 09](09_fcn.ipynb): object or ground? As logits take the *truth through a bottleneck*: the share of object in blocks of $8 \times 8$, kept between 0.05 and 0.95, as log-odds, and these enlarged bilinearly. It is a perfect answer, but coarse.
 #
 # **Predict:** after one step, will the outline have moved mostly where the colours change sharply, or where they hardly change?
 
@@ -872,10 +872,12 @@ check("of the line left, wide smoothness kernel", left["smoothness"], 0.0)
 # %% tags=["nbval-ignore-output"]
 layer = nn.Conv2d(3, 2, 1)
 scene_in, target = picture[None, :, :16, :16], truth[None, :16, :16]
+logits = layer(scene_in)  # of a network that is being trained: they carry a gradient
 with torch.no_grad():
-    afterwards = DenseCRF()(layer(scene_in), scene_in)
+    afterwards = DenseCRF()(logits, scene_in)  # what a tool for finished answers does
+check("the network's own logits: a gradient", logits.requires_grad, want=True)
 check("afterwards: a gradient reaches the network", afterwards.requires_grad, want=False)
-cross_entropy_loss(DenseCRF()(layer(scene_in), scene_in), target).backward()
+cross_entropy_loss(DenseCRF()(logits, scene_in), target).backward()
 check_at_least("as a layer: largest slope of its weights", layer.weight.grad.abs().max(), 1e-6)
 
 # %% [markdown]
@@ -1095,7 +1097,7 @@ exercise.check(heard_from_others)
 #
 # **Three things to remember**
 #
-# 1. Mean field is "the network's logits plus what the others say", again and again. One pixel at a time it cannot go wrong; all at once it usually does not.
+# 1. Mean field is "the network's logits plus what the others say", again and again. One pixel at a time it always settles; all at once it usually does. What it settles on is too sure.
 # 2. It finds good labels and bad probabilities: it was surer than the truth in all our examples.
 # 3. A CRF moves outlines to edges of colour. That mends a coarse answer where colours tell, and does little where they do not; the detail that a decoder brings is worth more.
 #

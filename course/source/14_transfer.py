@@ -8,7 +8,7 @@
 # %% [markdown]
 # # How much does pretraining give?
 #
-# You have four labelled pictures and a week to go until the deadline. Somewhere a network has already learned from millions of other pictures. **Transfer learning** (迁移学习) begins where that network ended. This chapter asks what is worth keeping of it, in what way, and what it costs: keep it frozen, train it on, train it on slowly, or add a few numbers to it and train only those. All four are tried on the same small pictures with three seeds,
+# You have four labelled pictures and a week to go until the deadline. Somewhere a network has already learned from millions of other pictures. **Transfer learning** (迁移学习) begins where that network ended. This chapter asks what is worth keeping of it, in what way, and what it costs: keep it frozen, train it on, train it on slowly, or add a few numbers to it and train only those. All of them are tried on the same small pictures with three seeds,
 # so that you see the spread as well as the means.
 #
 # **You will be able to**
@@ -297,7 +297,7 @@ check(
 )
 
 # %% [markdown]
-# The last number: four $1 \times 1$ readings with offsets, and four enlargements, each with a kernel of $4 \times 4$ for each of the 4 classes.
+# The number of weights that learn: four $1 \times 1$ readings with offsets, and four enlargements, each with a kernel of $4 \times 4$ for each of the 4 classes.
 #
 # ## 4. Rates for the parts
 #
@@ -453,7 +453,7 @@ check("their share", adapters / convolutions, 0.12, tol=0.005)
 check("numbers in the adapters", adapters, 4 * sum(9 * a + b for a, b in ((3, 12), (12, 12), (12, 24), (24, 24), (24, 36), (36, 36), (36, 48), (48, 48))))  # fmt: skip
 
 # %% [markdown]
-# For narrow layers low rank saves little: here an eighth remains. It is a tool for wide ones. What it does at any width is to *bind*: fewer directions to move in, and the pretrained weights stay untouched underneath.
+# For narrow layers low rank saves little: here the adapters have an eighth of the convolutions' weights. It is a tool for wide ones. What it does at any width is to *bind*: fewer directions to move in, and the pretrained weights stay untouched underneath.
 #
 # ## 6. The experiment
 #
@@ -751,7 +751,7 @@ for name, eye in (("random weights", empty), ("ImageNet", lite0)) if has_camvid 
 #
 # Look at the last row before you believe in pretraining: FC-DenseNet103 began with random weights.
 #
-# And ours? We ran the command on half of the public frames, 184 to learn from (28 minutes on two processor cores): mean IoU 0.70 on 26 validation frames, and 0.72 with `--epochs 9` in half as much time again. Those numbers do not belong into the table. Before them we had trained the same kind of network for a quarter of the steps *without* the drive 0006R0: 0.59 on the validation frames, and **0.42 on the drive that it had never seen**. By that second number the network was chosen, over a plain
+# And ours? We ran the command with 184 frames to learn from (28 minutes on two processor cores): mean IoU 0.70 on 26 validation frames, and 0.72 with `--epochs 9` in half as much time again. Those numbers do not belong into the table. Before them we had trained the same kind of network for a quarter of the steps *without* the drive 0006R0: 0.59 on the validation frames, and **0.42 on the drive that it had never seen**. By that second number the network was chosen, over a plain
 # U-Net on Lite0 (0.48 and 0.38). What it would have on the test frames, nobody knows before the test; expect something between.
 #
 # ## 10. What goes wrong

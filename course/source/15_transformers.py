@@ -192,7 +192,7 @@ _ = axes[1].legend(loc="lower left")
 #
 # 3. $S = QK^\top/\sqrt d$. So $\bar Q = \bar S K / \sqrt d$ and $\bar K = \bar S^\top Q / \sqrt d$.
 #
-# Read the second line: a weight grows if what it brings, $\bar a_{il}$, is better than the mean of what all bring. **The rows of $\bar S$ sum to 0**: attention can only be moved from one to another.
+# Read step 2: descent makes a weight grow if the gradient it brings, $\bar a_{il}$, is less than the mean of all. **The rows of $\bar S$ sum to 0**: attention can only be moved from one to another.
 
 
 # %%
@@ -838,7 +838,7 @@ check("labels 0, 1, 2, 5, 255 become", reduced["labels"][0, 0], [255, 0, 1, 4, 2
 #
 # - a **U-Net**;
 # - a **SegFormer** with three stages (first stride 2, for these pictures are small);
-# - the same **without attention**: the branch says nothing, and the channels it saves make the rest wider. This one tells us what *attention* adds, and not the whole design.
+# - the same **without attention**: the branch says nothing, and the weights it saves make the rest wider. This one tells us what *attention* adds, and not the whole design.
 #
 # **Predict** the order.
 
@@ -1091,7 +1091,7 @@ check_at_most("in the picture's pixels", counts["true"].mean_iou(), 0.93)
 #
 # ### The softmax along the wrong axis
 #
-# With $N$ queries and $N$ keys, $A$ is square. A softmax over the queries has the right shape, trains, and is something else: the weights with which a pixel listens do not sum to 1 any more. Somebody who is asked a lot has to share.
+# With $N$ queries and $N$ keys, $A$ is square. A softmax over the queries has the right shape, trains, and is something else: the weights with which a pixel listens do not sum to 1 any more. A key that many queries ask for has to share itself among them.
 
 # %%
 q, k, v = (torch.randn(30, 8) for _ in range(3))
