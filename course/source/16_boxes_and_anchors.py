@@ -384,7 +384,7 @@ check("encode too", encode(others, everything), peer.encode_single(others, every
 #
 # A step of 0.1 in $d_x$ moves a box of 16 pixels by 1.6, and one of 128 by 12.8: the same share. The network may learn with one rate for all sizes. A loss in pixels would listen to large objects eight times as much, and a layer in pixels would have to say numbers eight times as large.
 #
-# **Predict** the trouble in the second derivative's place: an untrained layer says $d_w = 100$. How wide is the box? What comes back as the gradient?
+# **Predict** the trouble in the second of these derivatives: an untrained layer says $d_w = 100$. How wide is the box? What comes back as the gradient?
 
 # %%
 for side in (16.0, 128.0):
@@ -1034,7 +1034,7 @@ check_at_most("without the box that has no area", (good >= 0).double().mean(), 0
 #
 # ### Class by class, with negative coordinates
 #
-# torchvision's `batched_nms` uses a trick for up to a thousand boxes: it moves every class to a place of its own, by class times (largest coordinate + 1), and calls `nms` once. **Predict** when two classes meet all the same.
+# torchvision's `batched_nms` uses a trick, on a processor for up to a thousand boxes: it moves every class to a place of its own, by class times (largest coordinate + 1), and calls `nms` once. **Predict** when two classes meet all the same.
 
 # %%
 outside = torch.tensor([[0.0, 0, 10, 10], [-11, -11, -1, -1]])  # classes 0 and 1, 11 apart

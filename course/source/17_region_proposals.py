@@ -360,7 +360,7 @@ _ = axes[0].legend()
 #
 # ## 7. From scores to proposals
 #
-# Once trained, the head gives a logit and a moved box for each anchor: a thousand boxes for a picture of ours, a quarter of a million for a photograph. What goes on to the second stage is chosen so:
+# Once trained, the head gives a logit and a moved box for each anchor: more than two thousand boxes for a picture of ours, a quarter of a million for a photograph. What goes on to the second stage is chosen so:
 #
 # 1. on each level a few hundred boxes, those of the highest logits;
 # 2. clipped to the picture, and dropped if nothing is left;

@@ -204,7 +204,7 @@ check("recall", recall, [1 / 3, 1 / 3, 2 / 3, 1, 1], tol=1e-12)
 #
 # This is the **interpolated** precision. It never rises. By hand: 1 for $r \le 1/3$, then 3/4 up to $r = 1$.
 #
-# **Average precision** (AP, 平均精度) is its mean height. COCO reads it at 101 recalls $r_j = 0, 0.01, \dots, 1$:
+# **Average precision** (AP, 平均精确率) is its mean height. COCO reads it at 101 recalls $r_j = 0, 0.01, \dots, 1$:
 #
 # $$\mathrm{AP} = \frac{1}{101} \sum_{j=0}^{100} p(r_j).$$
 #
@@ -595,7 +595,7 @@ check("F1 of X at 0.75", f1(*x, 2, 0.75), 1.0, tol=1e-6)
 check("the best F1 of Y", max(f1(*y, 2, c) for c in (0.9, 0.7, 0.6)), 4 / 5, tol=1e-6)
 
 # %% [markdown]
-# ### Where the mean over classes hides
+# ### What the mean over classes hides
 #
 # AP is a mean over classes, and a class counts as one, however many objects it has. **Predict:** a set has 99 cars and 1 bus. A detector finds all cars and not the bus. What share of the objects does it find, and what is its AP? And if it finds the bus, and half of the cars?
 
@@ -934,7 +934,7 @@ check_at_most("ids from 0: AP", coco_eval(perfect, first_id=0)[0], 0.9999)
 # %% [markdown]
 # ## 10. On photographs
 #
-# Real truth has crowds, tiny objects, 80 classes of which a picture has three. Here is the truth of COCO's photographs, if you have them, with detections made as in section 4. All twelve numbers are compared with pycocotools in the package's tests; here you see what *moving the truth by a few pixels* costs.
+# Real truth has crowds, tiny objects, 80 classes of which a picture has three. Here is the truth of COCO's photographs, if you have them, with detections made from it: each true mask, moved by a few pixels. All twelve numbers are compared with pycocotools in the package's tests; here you see what *a few pixels* cost.
 
 # %% tags=["nbval-ignore-output"]
 if not catalog.available("coco"):

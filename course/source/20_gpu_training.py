@@ -16,7 +16,7 @@
 # - count the FLOPs (浮点运算次数), bytes and memory of a network by hand, and check the count;
 # - measure a machine's two ceilings, draw its roofline (屋顶线模型), and say what a layer waits for;
 # - say what bfloat16 and float16 lose, and scale a loss (损失缩放) so that gradients survive;
-# - trade memory for time by accumulation (梯度累积) and recomputation (激活重计算), and know where each is not exact;
+# - save memory at the price of time by accumulation (梯度累积) and recomputation (激活重计算), and know where each is not exact;
 # - read a profiler's trace, and find out whether the loader is what you wait for.
 #
 # *40 minutes. Before: [convolution arithmetic](05_convolution_arithmetic.ipynb), [U-Net](10_unet.ipynb), [training](11_training.ipynb).*
@@ -308,7 +308,7 @@ for part in ("weights", "gradients", "optimizer", "activations", "total"):
     print(f"{part:12} {getattr(memory, part) / 1e6:8.2f} MB")
 
 # %% [markdown]
-# The small rest is batch normalisation's means and deviations, a number for each channel. **Activations are most of it**, as in nearly all segmentation: the output is as large as the picture, and so is every map on the finest level. That is why this chapter's memory levers are about activations. (For a language model of billions of weights it is the other way round.)
+# The small rest is batch normalisation's means and deviations, two numbers for each channel. **Activations are most of it**, as in nearly all segmentation: the output is as large as the picture, and so is every map on the finest level. That is why this chapter's memory levers are about activations. (For a language model of billions of weights it is the other way round.)
 #
 # Is the prediction true? The profiler notes each time memory is taken and given back. We open its trace: a JSON file of events, each with a name, a time `ts` in microseconds and a duration `dur`; those called `[memory]` say how many bytes came or went. The last moment of the forward pass should need most.
 
@@ -550,7 +550,7 @@ if try_compile and not lacking:
 #
 # ## 9. Accumulation: a large batch in small parts
 #
-# A gradient is a sum, so it can be summed in parts: run each part forward and backward, and let `.grad` add up; take one step at the end. The memory is that of *one part*. But the loss is a **mean** over the batch's labelled pixels, and the mean of means is not the mean. With $n_p$ labelled pixels in part $p$ of $n$,
+# A gradient is a sum, so it can be summed in parts: run each part forward and backward, and let `.grad` add up; take one step at the end. The memory is that of *one part*. But the loss is a **mean** over the batch's labelled pixels, and the mean of means is not the mean. With $n$ labelled pixels, $n_p$ of them in part $p$,
 #
 # $$L = \sum_p \frac{n_p}{n}\, L_p .$$
 

@@ -421,7 +421,7 @@ for drop_last in (False, True):
     check("dealt out", dealt, expected)
 
 # %% [markdown]
-# Either picture 4 is left out, or picture 0 counts twice. In training that is a blemish. In a **score** it is a mistake, and it grows with the number of processes: 101 test pictures on 64 devices are padded to 128, so that more than a quarter of the score counts pictures a second time. `segedu.train.evaluate` needs no padding: each process counts its own pictures, however many, and one all-reduce adds up the confusion matrices
+# Either picture 4 is left out, or picture 0 counts twice. In training that is a blemish. In a **score** it is a mistake, and it grows with the number of processes: 101 test pictures on 64 devices are padded to 128, so that a fifth of the score counts pictures a second time. `segedu.train.evaluate` needs no padding: each process counts its own pictures, however many, and one all-reduce adds up the confusion matrices
 # ([chapter 8](08_metrics.ipynb)). Score a half-trained network on five held-out scenes, all three ways:
 
 # %% tags=["nbval-ignore-output"]

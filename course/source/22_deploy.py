@@ -31,6 +31,7 @@ steps = 140  # of the first training
 new_scenes = 48  # labelled pictures of the new camera
 new_steps = 40  # of each training on them
 repeats = 9  # of each timing
+margins = [0, 4, 8, 16, 24]  # of tiles; 0 and 24 among them
 least_miou = 0.5
 most_lost = 0.02  # mean IoU that int8 may lose
 least_harm = 0.05  # mean IoU lost by a bad calibration, and by the new camera
@@ -175,7 +176,7 @@ whole, lead = best_two.indices[0], best_two.values[0] - best_two.values[1]
 # %% tags=["nbval-ignore-output"] alt="Three panels over a mosaic of scenes. Left: the labels of the whole picture. Middle: pixels whose labels differ with tiles without a margin, which lie along a grid of straight lines. Right: with a margin of 24 none is left."
 fig, axes = show.grid(1, 3, width=3.2, height=2.4)
 show.mask(axes[0], whole, "The whole picture's labels", num_classes=C)
-wrong = {m: tiled(model, mosaic, Tiling(64, m)) != whole for m in (0, 4, 8, 16, 24)}
+wrong = {m: tiled(model, mosaic, Tiling(64, m)) != whole for m in margins}
 for ax, m in zip(axes[1:], (0, 24), strict=True):
     show.image(ax, 1 - wrong[m].float().expand(3, -1, -1), f"Other labels, margin {m}")
 shares = {m: w.float().mean().item() for m, w in wrong.items()}
@@ -298,7 +299,7 @@ for size in ((1, 3, 48, 48), (2, 3, 31, 57), (5, 3, 64, 33)):
 # %% [markdown]
 # ## 5. Eight bits
 #
-# A float32 takes four bytes. Write a number $x$ as a whole number $q$ of 8 bits, a **scale** (尺度) $s$ and a **zero point** (零点) $z$:
+# A float32 takes four bytes. Write a number $x$ as a whole number $q$ of 8 bits, a **scale** (缩放因子) $s$ and a **zero point** (零点) $z$:
 #
 # $$q = \operatorname{clamp}\Big(\operatorname{round}\big(x / s\big) + z,\; 0,\; 255\Big), \qquad \hat x = s\,(q - z).$$
 #
@@ -385,7 +386,7 @@ check("the library's whole numbers: ours, but for ties", (library - ours).abs().
 check_at_most("how many differ, as a share", (library != ours).float().mean(), 0.01)
 
 # %% [markdown]
-# And **bfloat16** (see [chapter 20](20_gpu_training.ipynb)): half the bytes, eight bits of precision, no calibration. **Predict:** does either of the two lose a point?
+# And **bfloat16** (see [chapter 20](20_gpu_training.ipynb)): half the bytes, seven stored bits of precision, no calibration. **Predict:** does either of the two lose 0.01 of mean IoU?
 
 # %% tags=["nbval-ignore-output"]
 half = deepcopy(model).bfloat16()
@@ -498,7 +499,7 @@ check("KS: SciPy's", ks(a, b + 0.5), ks_2samp(a, b + 0.5).statistic, tol=1e-6)
 check("four values by hand: half of a lies below all of b", ks(torch.tensor([1.0, 2, 5, 6]), torch.tensor([3.0, 4, 5.5, 7])), 0.5)  # fmt: skip
 
 # %% [markdown]
-# We give the held-out scenes six changes of growing kinds. Of each picture we take two numbers: its mean **brightness**, and the model's mean **confidence** (the greatest probability, averaged over pixels). The last change swaps red and blue. **Predict:** which changes does brightness not see, and does it matter?
+# We give the held-out scenes six changes, light and heavy. Of each picture we take two numbers: its mean **brightness**, and the model's mean **confidence** (the greatest probability, averaged over pixels). The last change swaps red and blue. **Predict:** which changes does brightness not see, and does it matter?
 
 # %%
 other = drawn(test_scenes, 2 * seed + 101)
@@ -608,11 +609,11 @@ check_at_least("together against alone, on old pictures", together[1] - alone[1]
 # %% [markdown]
 # Training on the new alone **forgets** (灾难性遗忘): nothing in its loss asks for the old. If old pictures still come, keep a share of them in every training set. And keep the old held-out set: a new model goes out only if it is good on both.
 #
-# When is it worth it? Training again has a price $K$: labels, hours, and the risk of a release. It brings $\Delta$ mean IoU on each of $N$ pictures until the next change, each point of which is worth $v$. Train again if
+# When is it worth it? Training again has a price $R$: labels, hours, and the risk of a release. It brings $\Delta$ mean IoU on each of $N$ pictures until the next change, each point of which is worth $v$. Train again if
 #
-# $$\Delta \cdot v \cdot N > K,$$
+# $$\Delta \cdot v \cdot N > R,$$
 #
-# *and* if $\Delta$ lies beyond what seeds do ([chapter 11](11_training.ipynb)). By hand: a gain of 0.1 on 20 000 pictures, worth 0.05 of your currency for a whole point of mean IoU, is 100; 48 labels of five minutes each cost 4 hours. Not worth it there. The point is that the decision is a sum, not a calendar.
+# *and* if $\Delta$ lies beyond what seeds do ([chapter 11](11_training.ipynb)). By hand: a gain of 0.1 on 20 000 pictures, worth 0.05 of your currency for 1.0 of mean IoU, is 100; 48 labels of five minutes each cost 4 hours. Not worth it there. The point is that the decision is a sum, not a calendar.
 
 # %%
 check("what it brings", 0.1 * 0.05 * 20_000, 100, tol=1e-9)
