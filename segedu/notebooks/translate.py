@@ -16,6 +16,7 @@ from nbformat import NotebookNode
 
 from segedu.errors import InputError
 from segedu.files import whole_file
+from segedu.notebooks.build import repository_address
 from segedu.notebooks.chapters import find_chapters
 from segedu.notebooks.document import notebook_text, read_notebook
 
@@ -95,7 +96,14 @@ def read_catalogue(path: Path) -> dict[str, str]:
         )
     with path.open("rb") as file:
         found = read_po(file)
-    return {str(m.id): str(m.string) for m in found if m.id and m.string and not m.fuzzy}
+    said = {str(m.id): str(m.string) for m in found if m.id and m.string and not m.fuzzy}
+    return said | {_as_linked_here(a): _as_linked_here(b) for a, b in said.items()}
+
+
+def _as_linked_here(message: str) -> str:
+    """A message as the notebook has it: the site's links to files lead to the repository."""
+    blob = f"]({repository_address()}/blob/main/"
+    return message.replace(f"{blob}course/", "](").replace(blob, "](../")
 
 
 def translate(

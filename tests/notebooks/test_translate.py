@@ -212,6 +212,20 @@ def test_a_language_that_there_is_not_is_refused(tmp_path):
         list(build_translated(COURSE, tmp_path / "fr", "fr"))
 
 
+def test_links_that_the_site_leads_to_the_repository_are_those_of_the_notebook(tmp_path):
+    path = tmp_path / "x.po"
+    blob = "https://github.com/segedu/segedu/blob/main"
+    path.write_text(
+        'msgid ""\nmsgstr ""\n"Content-Type: text/plain; charset=utf-8\\n"\n\n'
+        f'msgid "[a]({blob}/course/x.sh) [b]({blob}/README.md)"\n'
+        f'msgstr "[甲]({blob}/course/x.sh)、[乙]({blob}/README.md)"\n',
+        encoding="utf-8",
+    )
+    messages = read_catalogue(path)
+    assert messages["[a](x.sh) [b](../README.md)"] == "[甲](x.sh)、[乙](../README.md)"
+    assert f"[a]({blob}/course/x.sh) [b]({blob}/README.md)" in messages
+
+
 def test_fuzzy_and_empty_messages_are_no_translations(tmp_path):
     path = tmp_path / "x.po"
     path.write_text(
