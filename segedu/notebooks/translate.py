@@ -97,12 +97,12 @@ def read_catalogue(path: Path) -> dict[str, str]:
     with path.open("rb") as file:
         found = read_po(file)
     said = {str(m.id): str(m.string) for m in found if m.id and m.string and not m.fuzzy}
-    return said | {_as_linked_here(a): _as_linked_here(b) for a, b in said.items()}
-
-
-def _as_linked_here(message: str) -> str:
-    """A message as the notebook has it: the site's links to files lead to the repository."""
     blob = f"]({repository_address()}/blob/main/"
+    return said | {_linked_here(a, blob): _linked_here(b, blob) for a, b in said.items()}
+
+
+def _linked_here(message: str, blob: str) -> str:
+    """A message as the notebook has it: the site's links to files lead to the repository."""
     return message.replace(f"{blob}course/", "](").replace(blob, "](../")
 
 
