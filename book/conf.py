@@ -4,19 +4,12 @@ import re
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
 here = Path(__file__).resolve().parent
 sys.path.insert(0, str(here))
 import jieba  # noqa: E402
 import papermill  # noqa: E402, F401 - it loads our engine, which is not to be imported before it
-from docutils import nodes  # noqa: E402
-from sphinx.search.zh import SearchChinese  # noqa: E402
-from sphinx.transforms import SphinxTransform  # noqa: E402
-from sphinx.util.nodes import NodeMatcher  # noqa: E402
 from stage import package_version, repository  # noqa: E402
-
-from segedu.notebooks.translate import wordless  # noqa: E402
 
 project = "segedu"
 author = "The authors of segedu"
@@ -34,6 +27,7 @@ extensions = [
     "sphinx_design",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
+    "chinese",
 ]
 external_toc_path = "_toc.yml"
 exclude_patterns = ["_build", "README.md"]
@@ -74,7 +68,7 @@ napoleon_use_ivar = True
 add_module_names = False
 
 html_theme = "sphinx_book_theme"
-html_context = {"default_mode": "auto", "chinese": chinese}
+html_context = {"default_mode": "auto"}
 html_title = "segedu：学习图像分割" if chinese else "segedu: learn image segmentation"
 templates_path = ["_templates"]
 html_static_path = ["_static", "../_build/book/static"]
@@ -131,7 +125,11 @@ Sources stand in `book/`, those of the API reference in the package.
 
 
 def pages_are_light_and_named(app, _error):
-    """Mend what the theme writes; see `SEEN`."""
+    """Mend what the theme writes, see `SEEN`, and take out what no page asks for."""
+    out = Path(app.outdir)
+    shutil.rmtree(out.parent / "jupyter_execute", ignore_errors=True)  # MyST-NB's copies
+    for unused in (*out.rglob("*.map"), *out.rglob("fontawesome.js")):
+        unused.unlink()
     for path in Path(app.outdir).rglob("*.html"):
         text = path.read_text(encoding="utf-8")
         for given, right in SEEN.items():
@@ -139,86 +137,16 @@ def pages_are_light_and_named(app, _error):
         path.write_text(text, encoding="utf-8")
 
 
-class NothingToTranslate(SphinxTransform):
-    """What has no words is no gap in a translation, nor what was translated before Sphinx."""
-
-    default_priority = 24  # after Locale, before the count
-
-    def apply(self):
-        """Mark such nodes as translated, and pictures whose alt text is."""
-        if not chinese:
-            return
-        for node in list(NodeMatcher(nodes.Element, translated=Any).findall(self.document)):
-            if isinstance(node, nodes.math_block | nodes.raw):
-                node["translated"] = True
-            elif isinstance(node, nodes.image):
-                node["translated"] = any("\u4e00" <= c <= "\u9fff" for c in node.get("alt", ""))
-            elif not node["translated"]:
-                node["translated"] = wordless(node.rawsource or node.astext())
-
-
-class Chinese(SearchChinese):
-    """The search of Chinese pages; Sphinx 9.0 names a stemmer for it that there is not.
-
-    Chinese words have no stem, and the English among them have an English one.
-    """
-
-    language_name = "English"
-
-
-NOTICES = {
-    "none": "本页还没有译成中文，以下是英文原文。",
-    "partly": "本页有一部分还没有译成中文：左边带虚线的段落是英文原文。",
-}
-
-
-def say_what_is_translated(_app, pagename, _template, context, doctree):
-    """Above a page that is not wholly in Chinese stands how much is."""
-    context["other_language"] = f"../{pagename}.html" if chinese else f"zh_CN/{pagename}.html"
-    context["chinese_notebook"] = ""
-    if not chinese or doctree is None:
-        return
-    progress = doctree.get("translation_progress", {"total": 0, "translated": 0})
-    total, done = progress["total"], progress["translated"]
-    part = "none" if not (here / f"locale/zh_CN/LC_MESSAGES/{pagename}.po").is_file() else "partly"
-    if total > done or part == "none":
-        notice = f'<p class="not-translated" data-translated="{done}/{total}">{NOTICES[part]}</p>'
-        body = context["body"]
-        if part == "none":
-            body = f'<div lang="en">{body}</div>'
-        context["body"] = notice + body
-    elif pagename.startswith("course/"):
-        context["chinese_notebook"] = f"notebooks/{pagename.removeprefix('course/')}.ipynb"
-
-
-def one_copy_of_each_file(app, _error):
-    """Take out what no page asks for, and what the English site around the Chinese one has."""
-    out = Path(app.outdir)
-    shutil.rmtree(out.parent / "jupyter_execute", ignore_errors=True)  # MyST-NB's copies
-    for unused in (*out.rglob("*.map"), *out.rglob("fontawesome.js")):
-        unused.unlink()
-    if not chinese:
-        return
-    shared = set()
-    for folder in ("_static", "_images"):
-        for path in [p for p in (out / folder).rglob("*") if p.is_file()]:
-            name = path.relative_to(out)
-            twin = out.parent / name
-            if twin.is_file() and twin.read_bytes() == path.read_bytes():
-                shared.add(name.as_posix())
-                path.unlink()
-    named = re.compile(r"((?:\.\./)*)(_(?:static|images)/[^\"?#\s]+)")
-    for page in out.rglob("*.html"):
-        text = page.read_text(encoding="utf-8")
-        text = named.sub(lambda m: f"{m[1]}../{m[2]}" if m[2] in shared else m[0], text)
-        page.write_text(text, encoding="utf-8")
+def list_outside_links(app, _error):
+    """Write, beside the site, which addresses outside its pages name: for a person to try."""
+    text = "".join(p.read_text(encoding="utf-8") for p in Path(app.outdir).rglob("*.html"))
+    links = sorted(set(re.findall(r'href="(https?://[^"]+)"', text)))
+    listed = Path(app.doctreedir).parent / "outside_links.txt"
+    listed.write_text("\n".join(links) + "\n", encoding="utf-8")
 
 
 def setup(app):
     """Sphinx calls it once."""
-    app.add_transform(NothingToTranslate)
-    app.add_search_language(Chinese)
-    app.connect("html-page-context", say_what_is_translated)
     app.connect("build-finished", pages_are_light_and_named)
-    app.connect("build-finished", one_copy_of_each_file)
+    app.connect("build-finished", list_outside_links)
     app.connect("autodoc-process-docstring", bars_are_bars)

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import threading
 from functools import cache
+from html import unescape
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -100,6 +101,9 @@ def test_outside_links_are_well_formed_and_name_one_repository(pages):
     outside = sorted(link for link in links if urlsplit(link).scheme in OUTSIDE)
     odd = [u for u in outside if not re.fullmatch(r"https?://[\w.-]+\.\w+(:\d+)?(/\S*)?", u)]
     assert odd == []
+    listed = (SITE.parent / "outside_links.txt").read_text(encoding="utf-8").splitlines()
+    listed += (SITE.parent / "zh_CN" / "outside_links.txt").read_text("utf-8").splitlines()
+    assert set(outside) <= {unescape(link) for link in listed}
     assert not [u for u in outside if "REPOSITORY" in u or "COLAB" in u]
     chapters = [u for u in outside if "colab.research.google.com/github/" in u]
     assert chapters
@@ -148,8 +152,9 @@ def test_the_site_is_at_most_60_megabytes(site):
     assert sum(p.stat().st_size for p in site.rglob("*") if p.is_file()) <= 60e6
 
 
-def test_a_first_page_is_at_most_600_kilobytes_compressed(browse, site):
-    (visit,) = browse(["/index.html"])
+@pytest.mark.parametrize("first", ["/index.html", "/zh_CN/index.html"])
+def test_a_first_page_is_at_most_600_kilobytes_compressed(browse, site, first):
+    (visit,) = browse([first])
     once = {path for path in visit["loaded"] if not path.endswith("/")}
     here = [site / path.lstrip("/") for path in once]
     total = sum(

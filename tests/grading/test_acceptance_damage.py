@@ -193,6 +193,11 @@ def double(x):
     "endless": Case(
         "endless output ends the kernel, and its answers count",
         cells=("while True: print('x' * 1000)",),
+        copy=" too ",  # much, or long: which it meets first is the machine's
+    ),
+    "steady": Case(
+        "output without an end ends the kernel at its limit, and its answers count",
+        cells=("import time\nwhile True:\n    print('x' * 50_000)\n    time.sleep(0.01)",),
         copy="the notebook printed too much",
     ),
     "one-line": Case(
