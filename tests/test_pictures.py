@@ -57,6 +57,14 @@ def test_any_other_tiff_is_decoded_whole_as_it_always_was(tmp_path, colours, opt
     assert opened.window(ALL, ALL).equal(read_image(tmp_path / "a.tif").as_subclass(torch.Tensor))
 
 
+def test_colour_planes_three_pixels_wide_are_not_taken_for_pixels(tmp_path, colours):
+    planes = np.ascontiguousarray(colours[:, :3].transpose(2, 0, 1))  # (3, H, 3)
+    tifffile.imwrite(tmp_path / "a.tif", planes, photometric="rgb", planarconfig="separate")
+    opened = open_picture(tmp_path / "a.tif")
+    assert isinstance(opened, Decoded)
+    assert (opened.height, opened.width) == (37, 3)
+
+
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])
 def test_a_decoded_picture_has_the_same_pixels_as_when_it_is_read(tmp_path, colours, mode):
     Image.fromarray(colours).convert(mode).save(tmp_path / "a.png")
