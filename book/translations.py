@@ -30,7 +30,13 @@ CATALOGUES = ROOT / "book" / "locale" / LANGUAGE / "LC_MESSAGES"
 
 
 def templates() -> dict[str, Catalog]:
-    """The messages of each page but those of the API reference, which docstrings write."""
+    """The messages of each page but those of the API reference, which docstrings write.
+
+    Raises:
+        SystemExit: If the tree of `make book` is not there.
+    """
+    if not SOURCE.is_dir():
+        raise SystemExit(f"{SOURCE.relative_to(ROOT)} is missing; `make book` lays it out")
     command = ["sphinx-build", "-q", "-b", "gettext", "-c", "book", str(SOURCE), str(TEMPLATES)]
     subprocess.run([str(Path(sys.executable).parent / command[0]), *command[1:]], check=True)
     found = {}
@@ -87,11 +93,7 @@ def write(path: Path, catalogue: Catalog) -> None:
     with path.open("wb") as file:
         write_po(file, catalogue, width=0, include_previous=False)
     text = path.read_text(encoding="utf-8")
-    kept = [
-        x
-        for x in text.splitlines()
-        if not re.match(r'"(POT-C|PO-R)\w+-Date|"(Project-Id|Report|Language-T)|#, python-', x)
-    ]
+    kept = [line for line in text.splitlines() if not OF_NO_USE.match(line)]
     path.write_text("\n".join(kept).rstrip() + "\n", encoding="utf-8")
 
 

@@ -6,13 +6,10 @@
 // For each page: errors on the console, requests that left ORIGIN and those that did not, serious and
 // critical findings of axe-core, by how much the page is wider than the window, and what the page
 // found, if it is that of the search.
-import { mkdtempSync, readFileSync } from "node:fs";
-import { createRequire } from "node:module";
-import { tmpdir } from "node:os";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import { installed, launch } from "./chromium.mjs";
 
-const installed = createRequire(new URL("../../book/package.json", import.meta.url));
-const puppeteer = await import(installed.resolve("puppeteer-core"));
 const axe = readFileSync(installed.resolve("axe-core/axe.min.js"), "utf8");
 
 const given = process.argv.slice(2);
@@ -20,14 +17,7 @@ const at = given.indexOf("--shots");
 const shots = at < 0 ? null : given.splice(at, 2)[1];
 const [origin, width, scheme, ...paths] = given;
 
-const browser = await puppeteer.launch({
-  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-  userDataDir: mkdtempSync(join(tmpdir(), "chromium-")),
-  args: [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-  ],
-});
+const browser = await launch();
 
 async function visit(path) {
   const page = await browser.newPage();

@@ -5,23 +5,12 @@
 // JupyterLab must run with --expose-app-in-browser. Prints, as JSON: how many code cells there are,
 // how many ran, the errors among their outputs, whether the slider's picture changed, and the size
 // of that picture.
-import { mkdtempSync } from "node:fs";
-import { createRequire } from "node:module";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { launch } from "./chromium.mjs";
 
-const installed = createRequire(new URL("../../book/package.json", import.meta.url));
-const puppeteer = await import(installed.resolve("puppeteer-core"));
 const [origin, token, notebook, shots] = process.argv.slice(2);
 
-const browser = await puppeteer.launch({
-  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-  userDataDir: mkdtempSync(join(tmpdir(), "chromium-")),
-  args: [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-  ],
-});
+const browser = await launch();
 const page = await browser.newPage();
 page.setDefaultTimeout(240000);
 await page.setViewport({ width: 1200, height: 1000 });

@@ -6,24 +6,12 @@
 // cut off, and the theme that a page which is dark on the screen has while it is printed. Without
 // scripts, of each PATH: letters, formulas and pictures that are seen, and whether colours differ.
 // Of each live figure: the size in pixels of its smallest text, 360 pixels wide.
-import { mkdtempSync } from "node:fs";
-import { createRequire } from "node:module";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { launch } from "./chromium.mjs";
 
-const installed = createRequire(new URL("../../book/package.json", import.meta.url));
-const puppeteer = await import(installed.resolve("puppeteer-core"));
 const [origin, chapters, ...paths] = process.argv.slice(2);
 const A4 = { width: 718, height: 1047 }; // less the margins, at 96 pixels an inch
 
-const browser = await puppeteer.launch({
-  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-  userDataDir: mkdtempSync(join(tmpdir(), "chromium-")),
-  args: [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-  ],
-});
+const browser = await launch();
 
 function onPaper() {
   const seen = (node) => node.checkVisibility({ checkOpacity: true }) && node.getBoundingClientRect().height > 0;
