@@ -96,8 +96,8 @@ class Bridge:
         pipe = self._process.stdout
         assert pipe is not None
         deadline = time.monotonic() + GONE
-        while not pipe.closed and select.select([pipe], [], [], deadline - time.monotonic())[0]:
-            if not os.read(pipe.fileno(), 2**16) or time.monotonic() > deadline:
+        while not pipe.closed and select.select([pipe], [], [], _until(deadline))[0]:
+            if not os.read(pipe.fileno(), 2**16) or not _until(deadline):
                 break
         with suppress(OSError):  # what was still to be written
             self._process.communicate()
@@ -188,7 +188,7 @@ class Bridge:
         assert pipe is not None
         os.set_blocking(pipe.fileno(), False)
         while data:
-            _, ready, _ = select.select([], [pipe], [], max(0.0, deadline - time.monotonic()))
+            _, ready, _ = select.select([], [pipe], [], _until(deadline))
             if not ready:
                 self.close()
                 raise Ended("timeout")
@@ -204,7 +204,7 @@ class Bridge:
         assert pipe is not None
         end = self._rest.find(b"\n")
         while end < 0:
-            ready, _, _ = select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))
+            ready, _, _ = select.select([pipe], [], [], _until(deadline))
             if not ready:
                 self.close()
                 raise Ended("timeout")
@@ -226,6 +226,11 @@ class Bridge:
         if not isinstance(answer, dict):
             raise self._foul()
         return answer
+
+
+def _until(deadline: float) -> float:
+    """Seconds that are left; 0 after the deadline."""
+    return max(0.0, deadline - time.monotonic())
 
 
 class Missing:

@@ -1,8 +1,9 @@
-import subprocess
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
+from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from segedu.grading import bridge as module
@@ -161,8 +162,9 @@ def test_hogging_memory_is_a_memory_error(bridge):
 def test_a_fork_bomb_is_bounded_and_leaves_nothing(bridge):
     with pytest.raises(BlockingIOError):
         bridge.run("import os, time\nfor _ in range(99):\n    if os.fork() == 0: time.sleep(60)")
+    space = namespace(bridge)
     bridge.close()
-    assert processes_of_sandboxes() == 0
+    assert living_in(space) == 0
 
 
 def test_a_daemon_does_not_outlive_its_sandbox(bridge):
@@ -171,8 +173,9 @@ def test_a_daemon_does_not_outlive_its_sandbox(bridge):
         "        for n in range(64):\n            try: os.close(n)\n            except OSError: pass\n"
         "        time.sleep(600)\n    os._exit(0)"
     )
+    space = namespace(bridge)
     bridge.close()
-    assert processes_of_sandboxes() == 0
+    assert living_in(space) == 0
 
 
 def test_a_request_that_nobody_reads_times_out(bridge):
@@ -198,15 +201,28 @@ def test_a_sandbox_that_does_not_start_is_no_fault_of_the_submission(monkeypatch
         Bridge(LIMITS)
 
 
-def processes_of_sandboxes():
-    """How many live processes run our worker; those that ended and wait for init do not count."""
-    for _ in range(20):
-        table = subprocess.run(
-            ["ps", "-eo", "stat,args"], capture_output=True, text=True, check=True
-        ).stdout
-        lines = [line for line in table.splitlines() if "segedu.grading.worker" in line]
-        living = [line for line in lines if not line.startswith("Z")]
-        if not living:
+def namespace(bridge):
+    """That of the sandbox's processes; other tests may have sandboxes of their own."""
+    inside = psutil.Process(bridge._process.pid).children(recursive=True)[-1]
+    found = Path(f"/proc/{inside.pid}/ns/pid").readlink()
+    assert found != Path("/proc/self/ns/pid").readlink()
+    assert len(members(found)) > 2  # the worker and what it has left running
+    return found
+
+
+def members(space):
+    """Processes in this namespace; those that ended and wait for init are in none."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(OSError, psutil.Error):
+            if Path(f"/proc/{process.pid}/ns/pid").readlink() == space:
+                found.append(process)
+    return found
+
+
+def living_in(space):
+    for _ in range(50):
+        if not members(space):
             return 0
         time.sleep(0.1)
-    return len(living)
+    return len(members(space))

@@ -19,9 +19,9 @@ class Slow(torch.utils.data.Dataset):
         return self.scene
 
 
-def test_pictures_are_counted_from_the_second_batch_on():
-    rate = pictures_per_second(Slow(12, 0.01), batch_size=4)
-    assert 50 < rate <= 100
+def test_pictures_are_counted_from_the_second_batch_on(clock):
+    assert pictures_per_second(Slow(12, 0.01), batch_size=4) == pytest.approx(100)
+    assert clock.now == pytest.approx(0.12)
 
 
 def test_workers_load_at_the_same_time():
@@ -31,15 +31,14 @@ def test_workers_load_at_the_same_time():
     )
 
 
-def test_waiting_is_told_from_learning():
+def test_waiting_is_told_from_learning(clock):
     def slowly():
         for batch in range(3):
             time.sleep(0.04)
             yield batch
 
     taken = split_wait(slowly(), lambda _: time.sleep(0.01))
-    assert 0.12 <= taken["waiting"] < 0.25
-    assert 0.03 <= taken["steps"] < 0.1
+    assert taken == pytest.approx({"waiting": 0.12, "steps": 0.03})
 
 
 @pytest.mark.gpu
