@@ -469,7 +469,7 @@ widgets.explore_touched()
 #
 # ## 6. ASPP: several dilations side by side
 #
-# An object may be large or small; which dilation is right for it? **Atrous spatial pyramid pooling** (空洞空间金字塔池化, ASPP) does not choose. DeepLab v2 applies several to the same map and adds the scores (Chen et al. 2018); v3 joins the channels of a $1 \times 1$ and three $3 \times 3$ convolutions with dilations 6, 12, 18 at output stride 16, twice that at stride 8 (Chen et al. 2017, section 3.3).
+# An object may be large or small; which dilation is right for it? **Atrous spatial pyramid pooling** (空洞空间金字塔池化, ASPP) does not choose. DeepLab v2 applies several to the same map and adds the scores (Chen et al., TPAMI 2018); v3 joins the channels of a $1 \times 1$ and three $3 \times 3$ convolutions with dilations 6, 12, 18 at output stride 16, twice that at stride 8 (Chen et al. 2017, section 3.3).
 #
 # Think of the picture's rim. A tap that falls outside reads a zero of the padding and does nothing. **Predict:** a map of $65 \times 65$ places, a $3 \times 3$ kernel with dilation 36. What share of its nine taps, on average over all places, still lies on the map?
 #
@@ -560,7 +560,7 @@ for name, theirs in libraries.items():
 #
 # ## 7. DeepLab v3+: separable, and detail from stride 4
 #
-# v3+ changes two things (Chen et al. 2018, figure 2).
+# v3+ changes two things (Chen et al., ECCV 2018, figure 2).
 #
 # **A decoder.** The output of ASPP at stride 16 is enlarged by 4, joined with features of stride 4 that were reduced to 48 channels, and two convolutions later enlarged by 4 again. It is the skip of [U-Net](10_unet.ipynb), just one of them. Few channels of detail, so that they do not drown the context.
 #
