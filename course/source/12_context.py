@@ -258,7 +258,7 @@ check_at_least("E", E, 120)
 # | 2 | 2 4, 6 12 | 3, 9 | 3, 5, 7, 9 | 3, 4.5, 7.5, 9 |
 # | 3 | 2 4, 4 6, 6 12 | 3, 5, 9 | ... | ... |
 #
-# Four places do not divide by three. Part $i$ goes from $\lfloor i W / n \rfloor$ to $\lceil (i + 1) W / n \rceil$, the end not included: **parts overlap** rather than leave a place out. That is what torch's `adaptive_avg_pool2d` does; exercise 2 asks you for it.
+# Four places do not divide by three. Part $i$ goes from $\lfloor i W / n \rfloor$ to $\lceil (i + 1) W / n \rceil$, the end not included: **parts overlap** rather than leave a place out. That is what torch's `adaptive_avg_pool2d` does; exercise 2 asks you for it. The last two columns are the two rulers of [chapter 05](05_convolution_arithmetic.ipynb): `align_corners=True` keeps the corners, `align_corners=False` counts from half pixels.
 
 
 # %%
