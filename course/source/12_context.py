@@ -794,7 +794,7 @@ for row, n in zip(axes, order, strict=True):
 # %% [markdown]
 # ### And where nobody built the need for it?
 #
-# This task was *made* so that context decides. That proves that the modules can carry it; it says nothing on how much they help elsewhere. So the same networks on a task that was not made for them: the scenes' own six classes, disc, square, triangle and so on, at their usual size. **Predict:** how much mean IoU does context add?
+# This task was *made* so that context decides. That proves that the modules can carry it; it says nothing about how much they help elsewhere. So the same networks on a task that was not made for them: the scenes' own six classes, disc, square, triangle and so on, at their usual size. **Predict:** how much mean IoU does context add?
 
 
 # %%
@@ -833,7 +833,7 @@ check_at_least("what ASPP lacks", (own["local"] - own["ASPP"]).mean(), least_own
 # A sober picture. The pyramid and the local head lie close together, less than a tenth of mean IoU apart; in the other task almost half of the accuracy lay between them. So small a difference, from three seeds and one length of training, decides nothing: give the chapter another seed, or train longer (`own_epochs`), and look at its sign again. ASPP is *worse* than no context at all.
 # At equal weights, its three dilated $3 \times 3$ kernels are paid for with channels: nine are left to say six classes, where the others have 67 and 113. The authors gave each branch 256.
 #
-# What the two experiments say together: **context is worth as much as the task needs it.** Objects of scenes carry their class on their surface; a boat does not. Ask of your own data what a person could tell from a patch, before you pay for more.
+# What the two experiments say together: **context is worth as much as the task needs of it.** Objects of scenes carry their class on their surface; a boat does not. Ask of your own data what a person could tell from a patch, before you pay for more.
 #
 # ### On streets
 #

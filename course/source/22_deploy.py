@@ -142,7 +142,7 @@ check("24 channels, in GB", 4 * 24 * pixels / 1e9, 9.6, tol=1e-9)
 #
 # $$2 \cdot 4 + 4 \cdot 2 + 4 \cdot 1 = 20 .$$
 #
-# A pooling over $2 \times 2$ adds the one place beside it: $1$ pixel at level 0 and $2$ at level 1, on one side or the other. So a pixel sees at most **$r = 23$ pixels** to a side. `columns_seen` measures how far a pixel that is not a number spreads:
+# A pooling over $2 \times 2$ adds the one place beside it: $1$ pixel at level 0 and $2$ at level 1, on one side or the other. So a pixel sees at most **$r = 23$ pixels** to a side. `columns_seen` sets a pixel to NaN (not a number), and measures how far it spreads:
 
 # %%
 r = 2 * 4 + 4 * 2 + 4 * 1 + 1 + 2
@@ -688,7 +688,7 @@ for name, t in taken.items():
 # %% [markdown]
 # ## 11. Three quick questions
 #
-# **1.** A network sees 40 pixels to each side. Tiles of 256 have a margin of 32 and are blended over 16. Are the labels those of the whole picture?
+# **1.** A network sees 40 pixels to each side. Tiles of 256 have a margin of 32 and are blended with $b = 16$. Are the labels those of the whole picture?
 #
 # <details><summary>Answer</summary>
 #
@@ -773,7 +773,7 @@ exercise.check(scale_and_zero)
 # %% [markdown]
 # ### Exercise 2: the least margin
 #
-# A U-Net of `levels` levels has two $3 \times 3$ convolutions at the coarsest level, and two down and two up at each other one. What margin do tiles need, blended over `b` pixels? Count convolutions, and one place of level $l$ for the pooling from level $l$ to $l + 1$.
+# A U-Net of `levels` levels has two $3 \times 3$ convolutions at the coarsest level, and two down and two up at each other one. What margin do tiles need, blended over `b` pixels on either side of a cut? Count convolutions, and one place of level $l$ for the pooling from level $l$ to $l + 1$.
 
 
 # %% tags=["exercise"]
