@@ -160,6 +160,15 @@ def test_evaluation_needs_no_other_process(group_of_one):
     assert torch.equal(norm.eval()(x), expected)
 
 
+def test_averages_that_are_not_tracked_any_more_stay(group_of_one):
+    norm = SyncBatchNorm(3)
+    norm(torch.rand(2, 3, 4, 4))
+    before = {name: value.clone() for name, value in norm.named_buffers()}
+    norm.track_running_stats = False
+    norm(torch.rand(2, 3, 4, 4))
+    assert all(value.equal(before[name]) for name, value in norm.named_buffers())
+
+
 def test_synchronising_keeps_the_very_weights():
     model = UNet(6, widths=(4, 8))
     before, state = dict(model.named_parameters()), {**model.state_dict()}

@@ -77,6 +77,17 @@ def test_blocks_are_the_outermost_with_weights():
     assert list(blocks(nn.ModuleDict({"a": listed}))) == [listed[1], inner]
 
 
+def test_the_blocks_of_a_model_within_another_are_its_own():
+    class Wrapped(nn.Module):
+        def __init__(self, net):
+            super().__init__()
+            self.net = net
+
+    net = UNet(2, widths=(4, 8))
+    assert list(blocks(Wrapped(net))) == list(blocks(net))
+    assert net not in blocks(Wrapped(net))
+
+
 def test_a_model_without_blocks_is_refused():
     with pytest.raises(InputError, match="Conv2d has no blocks"):
         recompute_blocks(nn.Conv2d(1, 1, 1))
