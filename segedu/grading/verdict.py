@@ -16,7 +16,8 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
-from segedu.errors import InputError
+import numpy as np
+
 from segedu.grading import asking
 from segedu.grading.bridge import Bridge, Ended, SandboxFailed, StudentError
 from segedu.grading.cells import HIDDEN_TESTS, regions
@@ -28,6 +29,7 @@ HIDDEN = "a hidden test fails"
 VISIBLE = "a visible test fails; the executed copy shows where"
 SOME = "some of the tests hold"
 NONE = "none of the tests holds"
+FORM = "the answer has not the form that was asked for"
 Start = Callable[[], Bridge]
 
 
@@ -84,7 +86,6 @@ def judge(secret: Mapping[str, Any], submission: Submission, start: Start) -> Ve
 
     Raises:
         SandboxFailed: If no sandbox can be had: the submission is not to blame.
-        InputError: If the key's own code fails.
     """
     names: dict[str, Any] = {"__name__": "__tests__"}
     defined = solution_names(secret)
@@ -203,16 +204,16 @@ def _test(
         }[end.why]
     except SandboxFailed:
         raise
-    except _Fault as fault:
-        raise InputError(f"{name}: {fault}") from fault
+    except _Odd as odd:
+        status, score, message, detail = "fail", 0.0, FORM, str(odd)
     except Exception as error:  # noqa: BLE001 - a test that fails
         status, score = "fail", 0.0
         message, detail = _explained(error, cell["source"], name)
     return Question(name, status, score, most, message, detail, time.monotonic() - begun)
 
 
-class _Fault(Exception):  # noqa: N818 - what it is
-    """Something that the assignment's author has to mend."""
+class _Odd(Exception):  # noqa: N818 - what they are
+    """Marks that are none: the author's fault in the self-test, and a student's value after it."""
 
 
 def _run_own(source: str, names: dict[str, Any], name: str = "setup") -> Any:
@@ -226,15 +227,16 @@ def _run_own(source: str, names: dict[str, Any], name: str = "setup") -> Any:
 
 
 def _marks(value: Any, most: float, name: str) -> float:
-    """Full marks where a test ends in no number, else that number."""
+    """Full marks where a test ends in no number, else that number; of an array its least."""
     if value is None:
         return most
     try:
-        number = float(value)
+        number = float(np.min(np.asarray(value)))
     except (TypeError, ValueError):
-        raise _Fault(f"its tests end in {value!r}; expected marks, or nothing") from None
+        said = repr(value)[:200]
+        raise _Odd(f"the tests of {name} end in {said}; expected marks, or nothing") from None
     if not 0 <= number <= most:
-        raise _Fault(f"the tests of {name} give {number} marks; expected 0 to {most}")
+        raise _Odd(f"the tests of {name} give {number} marks; expected 0 to {most}")
     return number
 
 

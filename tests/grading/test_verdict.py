@@ -4,11 +4,11 @@ import pytest
 from nbformat.v4 import new_code_cell
 from tiny_assignment import FULL, outcome
 
-from segedu.errors import InputError
 from segedu.grading import verdict as module
 from segedu.grading.bridge import Ended, SandboxFailed
 from segedu.grading.notebook_file import plain_cells
 from segedu.grading.release import answered
+from segedu.grading.selftest import selftest
 from segedu.grading.submission import match
 from segedu.grading.verdict import HIDDEN, VISIBLE, judge
 
@@ -165,11 +165,24 @@ def test_no_sandbox_is_no_verdict(secret):
     ("last", "said"),
     [("marks + 9", "give 12"), ("marks - 9", "give -6"), ("'all'", "end in 'all'")],
 )
-def test_marks_out_of_range_are_the_authors_fault(verdict_of, secret, last, said):
+def test_marks_out_of_range_are_the_authors_fault(secret, sandboxed, last, said):
     cell = next(c for c in secret["cells"] if c["id"] == "total_test")
     cell["source"] = cell["source"].removesuffix("marks") + last
-    with pytest.raises(InputError, match=said):
-        verdict_of()
+    assert said in next(selftest(secret)).fault
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("np.array([3])", ("partial", 1)),
+        ("np.array([3, 0, 2])", ("fail", 0)),
+        ("np.zeros(0)", ("fail", 0)),
+        ("np.full((2, 2), 3)", ("partial", 1)),
+    ],
+)
+def test_an_array_for_a_number_costs_its_question_and_never_the_batch(verdict_of, answer, expected):
+    got = outcome(verdict_of({"total": f"def total(v): return {answer}"}))
+    assert got == {**FULL, "total_test": expected}
 
 
 def test_a_task_is_marked_by_a_person_whatever_was_written(verdict_of, secret):
