@@ -105,7 +105,7 @@ def judge(secret: Mapping[str, Any], submission: Submission, start: Start) -> Ve
                 question = _test(cell, names, wanted, partial(replay.upto, upto))
                 verdict.questions.append(_untouched(question, secret, submission, earlier))
             elif cell["cell_type"] == "code":
-                _run_own(cell["source"], names)
+                _prepare(cell["source"], names, defined)
                 if TAG in cell.get("tags", []):
                     names.update(submission.parameters)
     return verdict
@@ -214,6 +214,17 @@ def _test(
 
 class _Odd(Exception):  # noqa: N818 - what they are
     """Marks that are none: the author's fault in the self-test, and a student's value after it."""
+
+
+def _prepare(source: str, names: dict[str, Any], defined: Mapping[str, list[str]]) -> None:
+    """Run a cell that has no marks, without the student's names; one that shows an answer fails.
+
+    What the tests then lack is seen in the self-test.
+    """
+    for known in (name for cell in defined.values() for name in cell):
+        names.pop(known, None)
+    with suppress(Exception):
+        _run_own(source, names)
 
 
 def _run_own(source: str, names: dict[str, Any], name: str = "setup") -> Any:

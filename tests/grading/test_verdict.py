@@ -75,6 +75,20 @@ def test_a_missing_name_an_error_and_a_syntax_error_cost_their_question_only(ver
         assert got == {**FULL, "double_test": ("fail", 0)}
 
 
+def test_a_cell_of_the_authors_that_shows_an_answer_is_not_run_outside(verdict_of, secret, capsys):
+    cell = {
+        "cell_type": "code",
+        "source": "print(double(3))\n1 / 0",
+        "released": "",
+        "nbgrader": {},
+    }
+    secret["cells"].insert(4, {"id": "demo", **cell})
+    assert outcome(verdict_of()) == FULL
+    slow = outcome(verdict_of({"double": "def double(x):\n    while True: pass"}))
+    assert slow == {**FULL, "double_test": ("timeout", 0)}
+    assert capsys.readouterr().out == ""
+
+
 def test_a_name_of_an_earlier_run_is_not_there_any_more(verdict_of):
     got = outcome(verdict_of({"total": "del double"}))
     assert got["double_test"] == ("pass", 2)
@@ -175,7 +189,7 @@ def test_marks_out_of_range_are_the_authors_fault(secret, sandboxed, last, said)
     ("answer", "expected"),
     [
         ("np.array([3])", ("partial", 1)),
-        ("np.array([3, 0, 2])", ("fail", 0)),
+        ("np.array([3, 0, 2])", ("partial", 1)),
         ("np.zeros(0)", ("fail", 0)),
         ("np.full((2, 2), 3)", ("partial", 1)),
     ],
