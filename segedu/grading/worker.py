@@ -7,6 +7,7 @@ shares the process, so it may well write forged answers; they are read as plain 
 
 import json
 import os
+import sys
 from typing import Any
 
 from IPython.core.interactiveshell import InteractiveShell
@@ -16,6 +17,17 @@ from segedu.grading.values import NotPlain, decode, encode
 LONGEST = 500  # characters of an error's message
 
 
+class Shell(InteractiveShell):
+    """IPython without a screen: what a notebook says of windows and figures changes nothing."""
+
+    def enable_gui(self, gui: str | None = None) -> None:
+        """No window is ever opened."""
+
+    def enable_matplotlib(self, gui: str | None = None) -> tuple[str, str]:  # noqa: ARG002
+        """Figures are drawn, whatever `%matplotlib` asks for, and nobody sees them."""
+        return "agg", "agg"
+
+
 def main() -> None:
     """Answer one request after another until there are no more."""
     requests = os.fdopen(os.dup(0), "r", encoding="utf-8")
@@ -23,7 +35,8 @@ def main() -> None:
     nothing = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(nothing, stream)
-    shell = InteractiveShell.instance()
+    shell = Shell.instance()
+    sys.path.insert(0, "")  # as a kernel has it: cells import what cells before them wrote
     shell.ask_exit = lambda: None  # type: ignore[attr-defined]
     answers.write('{"ready": true}\n')
     answers.flush()

@@ -140,6 +140,34 @@ def test_noise_and_errors_in_other_cells_cost_nothing(verdict_of):
     assert verdict.raised == ["cell 3 ZeroDivisionError: division by zero"]
 
 
+MAGIC = [
+    "%matplotlib inline",
+    "%matplotlib widget",
+    "%matplotlib qt\n%load_ext autoreload\n%autoreload 2",
+    "%%time",
+    "%%capture out",
+    "%config InlineBackend.figure_format = 'retina'",
+    "!ls\n%pwd\n?np\nget_ipython().run_line_magic('matplotlib', 'inline')",
+    "await __import__('asyncio').sleep(0)",
+]
+
+
+@pytest.mark.parametrize("magic", MAGIC)
+def test_what_a_notebook_has_of_magic_costs_nothing(verdict_of, secret, magic):
+    secret["limits"].update(cell_seconds=20, notebook_seconds=60)  # to import matplotlib
+    answer = f"{magic}\ndef double(x): return np.asarray(x) * 2"
+    assert outcome(verdict_of({"double": answer})) == FULL
+
+
+def test_a_module_that_a_cell_writes_can_be_imported(verdict_of):
+    def change(notebook):
+        module = "%%writefile twice.py\ndef twice(x): return x * 2"
+        notebook.cells.insert(2, new_code_cell(module))
+
+    answer = "from twice import twice\ndef double(x): return twice(np.asarray(x))"
+    assert outcome(verdict_of({"double": answer}, change=change)) == FULL
+
+
 def test_cells_in_another_order_count_all_the_same(verdict_of):
     def change(notebook):
         notebook.cells.insert(2, notebook.cells.pop(3))  # the test before the answer
