@@ -183,7 +183,7 @@ def _test(
 ) -> Question:
     """Run one cell of tests on what the student has defined so far."""
     name, most = cell["nbgrader"]["grade_id"], float(cell["nbgrader"]["points"])
-    begun = time.monotonic()
+    begun, bridge = time.monotonic(), None
     status, score, message, detail = "pass", most, "", ""
     try:
         bridge = replayed()
@@ -196,6 +196,8 @@ def _test(
         status = "pass" if score == most else "partial" if score else "fail"
         message = {"pass": "", "partial": SOME, "fail": NONE}[status]
     except Ended as end:
+        if bridge is not None:  # an answer to this question would be taken for one to the next
+            bridge.close()
         status, score = end.why, 0.0
         message = {
             "crash": "the code ended its own process",

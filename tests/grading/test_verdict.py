@@ -255,6 +255,12 @@ def test_a_test_that_goes_on_over_a_students_value_is_ended(verdict_of, secret):
     assert outcome(verdict_of())["total_test"] == ("timeout", 0)
 
 
+def test_an_answer_that_is_slow_again_and_again_costs_one_question(verdict_of, secret):
+    secret["limits"]["cell_seconds"] = 1
+    slow = "import time\ndef double(x):\n    time.sleep(0.75)\n    return np.asarray(x) * 2"
+    assert outcome(verdict_of({"double": slow})) == {**FULL, "double_test": ("timeout", 0)}
+
+
 def test_in_another_thread_a_test_has_no_such_limit(verdict_of, secret):
     got = []
     thread = threading.Thread(target=lambda: got.append(outcome(verdict_of())))
