@@ -170,7 +170,7 @@ class Bridge:
         """The error of the student's code as one of ours."""
         if not (isinstance(said, list) and len(said) == 2 and all(type(x) is str for x in said)):
             return self._foul()
-        kind, message = said
+        kind, message = (text.encode(errors="replace").decode() for text in said)
         own = getattr(builtins, kind, None)
         if isinstance(own, type) and issubclass(own, Exception):
             try:

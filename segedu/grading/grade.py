@@ -15,6 +15,7 @@ from segedu.grading.pool import in_processes
 from segedu.grading.release import read_key
 from segedu.grading.results import Result, read_result, result_path
 from segedu.grading.selftest import Trial, selftest
+from segedu.grading.tables import seen
 
 
 def grade_class(
@@ -146,7 +147,7 @@ def format_results(results: Iterable[Result]) -> str:
         note = result.reason
         rows.append(
             (
-                result.student,
+                seen(result.student),
                 result.status,
                 marks,
                 f"{result.most:g}",

@@ -17,6 +17,7 @@ from segedu.grading.boxed_kernel import BoxedEngine
 from segedu.grading.parameters import TAG
 from segedu.grading.results import Result
 from segedu.grading.submission import Submission
+from segedu.grading.tables import seen
 from segedu.notebooks.document import node, notebook_text, own_metadata, read_notebook
 
 papermill_engines.register("segedu", BoxedEngine)  # where segedu was installed before it had one
@@ -103,7 +104,7 @@ def summary(result: Result) -> str:
 
 def _quoted(text: str) -> str:
     """Text as code, in which Markdown and HTML mean nothing; pipes and lines would end a cell."""
-    plain = " ".join(text.replace("`", "'").replace("|", "/").split())
+    plain = " ".join(seen(text).replace("`", "'").replace("|", "/").split())
     return f"`{plain}`" if plain else ""
 
 

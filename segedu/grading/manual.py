@@ -16,6 +16,7 @@ from segedu.grading.results import result_path
 from segedu.grading.tables import armed, harmless
 
 COLUMNS = ("student", "assignment", "question", "of", "marks", "comment", "grader", "answer", "id")
+AS_NAMED = "surrogateescape"  # a student's folder may have a name that is no UTF-8
 BY_HAND = ("manual", "protocol-error")
 
 
@@ -91,8 +92,11 @@ def write_sheet(folder: Path, target: Path) -> int:
     table = csv.DictWriter(text, COLUMNS)
     table.writeheader()
     table.writerows(rows)
-    with whole_file(target) as unfinished:
-        unfinished.write_text(text.getvalue(), encoding="utf-8-sig", newline="")
+    with (
+        whole_file(target) as unfinished,
+        unfinished.open("w", encoding="utf-8-sig", errors=AS_NAMED, newline="") as file,
+    ):
+        file.write(text.getvalue())
     return len(rows)
 
 
@@ -173,7 +177,7 @@ def _number(text: str, where: str) -> float:
 
 def _rows(source: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """The rows of a table that came back from a spreadsheet, each with its place."""
-    text = source.read_text(encoding="utf-8-sig")
+    text = source.read_text(encoding="utf-8-sig", errors=AS_NAMED)
     delimiter = ";" if ";" in text.partition("\n")[0] else ","
     table = csv.DictReader(io.StringIO(text), delimiter=delimiter)
     missing = set(COLUMNS) - set(table.fieldnames or ())

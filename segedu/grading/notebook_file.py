@@ -86,7 +86,7 @@ def _plain(cell: Any) -> dict[str, Any]:
     about = cell.get("metadata", {}).get("nbgrader", {})
     name = about.get("grade_id", "") if isinstance(about, dict) else ""
     return {
-        "source": str(cell.source),
+        "source": str(cell.source).encode(errors="replace").decode(),  # halves of characters
         "cell_type": "code" if cell.cell_type == "code" else "markdown",
         "id": str(cell.get("id", "")),
         "grade_id": str(name),

@@ -77,7 +77,7 @@ def write_result(result: Result, folder: Path) -> Path:
     path = result_path(folder, result.student, result.assignment)
     text = json.dumps({"schema": SCHEMA, **asdict(result)}, indent=1, ensure_ascii=False)
     with whole_file(path) as unfinished:
-        unfinished.write_text(text + "\n", encoding="utf-8")
+        unfinished.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
     return path
 
 

@@ -14,7 +14,8 @@ from segedu.files import whole_file
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 _CONTROLS = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f"
 _DIRECTIONS = r"\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff"
-_UNSEEN = re.compile(f"[{_CONTROLS}{_DIRECTIONS}]")
+_HALVES = r"\ud800-\udfff"  # of characters, and bytes in names of files that are no UTF-8
+_UNSEEN = re.compile(f"[{_CONTROLS}{_DIRECTIONS}{_HALVES}]")
 
 
 def harmless(text: str) -> str:
@@ -57,4 +58,4 @@ def write_table(header: Sequence[str], rows: Iterable[Sequence[str | float]], pa
     for row in rows:
         table.writerow([harmless(part) if isinstance(part, str) else f"{part:g}" for part in row])
     with whole_file(path) as unfinished:
-        unfinished.write_text(text.getvalue(), encoding="utf-8", newline="")
+        unfinished.write_text(text.getvalue(), encoding="utf-8", errors="replace", newline="")

@@ -262,6 +262,7 @@ def _explained(error: Exception, source: str, name: str) -> tuple[str, str]:
     line = _line_of(error, name)
     said = str(error) if isinstance(error, AssertionError) else f"{_kind(error)}: {error}"
     detail = f"line {line}: {said or 'the assertion does not hold'}"[:1000]
+    detail = detail.encode(errors="replace").decode()  # a half of a character cannot be written
     hidden = any(line - 1 in span for span in regions(source, HIDDEN_TESTS))
     return _literal_message(source, line) or (HIDDEN if hidden else VISIBLE), detail
 

@@ -18,9 +18,14 @@ from segedu.grading import graded_copy, pool
 from segedu.grading import job as module
 from segedu.grading.assignment import read_assignment
 from segedu.grading.bridge import SandboxFailed
+from segedu.grading.export_grades import export_csv
+from segedu.grading.feedback import write_feedback
 from segedu.grading.grade import count_students, find_submissions, format_results, grade_class
 from segedu.grading.job import Job, failed, grade_one, grade_safely
-from segedu.grading.release import write_release
+from segedu.grading.manual import take_sheet, write_sheet
+from segedu.grading.marks import read_graded
+from segedu.grading.release import answered, read_key, write_release
+from segedu.grading.report import write_report
 from segedu.grading.results import Result, read_result, read_results, result_path, write_result
 from segedu.grading.verdict import Question, Verdict
 
@@ -140,7 +145,9 @@ def test_grading_that_was_killed_goes_on_without_grading_anything_twice(
         hand_in(f"s{number}")
     code = f"""
         from pathlib import Path
-        from segedu.grading.grade import grade_class
+        from segedu.grading.export_grades import export_csv
+from segedu.grading.feedback import write_feedback
+from segedu.grading.grade import grade_class
         if __name__ == "__main__":
             for _ in grade_class(Path({str(keys)!r}), Path({str(tmp_path / "submissions")!r}), Path({str(tmp_path / "graded")!r})):
                 print("one", flush=True)
@@ -407,3 +414,31 @@ def test_without_a_sandbox_nothing_is_graded_in_ci_or_on_a_cluster(
             )
         )
     assert not (tmp_path / "out").exists()
+
+
+def test_halves_of_characters_and_names_that_are_no_utf_8_cost_nothing(
+    keys, hand_in, tmp_path, sandboxed
+):
+    odd = os.fsdecode(b"bo\xff")
+    answers = {
+        "ana": {"double": "# \ud800\ndef double(x): return np.asarray(x) * 2", "why": "\ud800 so"},
+        odd: {"total": "raise ValueError(chr(0xD800))"},
+        "cem": {"total": "def total(v): raise AssertionError(chr(0xD800))"},
+        "dee": {"total": "def total(v): return chr(0xD800)"},
+    }
+    for student, given in answers.items():
+        path = hand_in(student)
+        path.write_text(json.dumps(answered(read_key(keys), given)))
+    jobs = [
+        Job(s, tmp_path / "submissions" / s / "tiny.ipynb", keys, tmp_path / "graded")
+        for s in answers
+    ]
+    found = {job.student: grade_safely(job) for job in jobs}
+    marks = {student: (result.status, result.score) for student, result in found.items()}
+    assert marks == {s: ("needs-manual", 5 if s == "ana" else 2) for s in answers}
+    out = tmp_path / "graded"
+    assert len(list(write_feedback(out, tmp_path / "pages"))) == 4
+    assert write_sheet(out, tmp_path / "sheet.csv") == 4
+    assert take_sheet(out, tmp_path / "sheet.csv") == 0
+    assert export_csv(list(read_graded(out)), tmp_path / "marks.csv").written == 0
+    assert write_report(out, tmp_path / "report.html").exists()
