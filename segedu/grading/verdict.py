@@ -21,6 +21,7 @@ import numpy as np
 from segedu.grading import asking
 from segedu.grading.bridge import Bridge, Ended, SandboxFailed, StudentError
 from segedu.grading.cells import HIDDEN_TESTS, regions
+from segedu.grading.comparing import nothing_is_close_to_something
 from segedu.grading.parameters import TAG
 from segedu.grading.release import solution_names
 from segedu.grading.submission import Submission
@@ -190,7 +191,11 @@ def _test(
         for known in wanted:
             names.pop(known, None)
         names.update(bridge.look(wanted))
-        with asking.through(bridge.evaluate), _time_limit(2 * bridge.limits.cell_seconds):
+        with (
+            asking.through(bridge.evaluate),
+            nothing_is_close_to_something(),
+            _time_limit(2 * bridge.limits.cell_seconds),
+        ):
             value = _run_own(cell["source"], names, name)
         score = _marks(value, most, name)
         status = "pass" if score == most else "partial" if score else "fail"

@@ -211,6 +211,10 @@ for folder in (".", "/tmp", "/tmp/home", "..", "graded", "/dev/shm"):
             "total": "def total(v):\n    s = float(sum(v))\n    v.clear()\n    return s",
         },
     ),
+    "empty": double(
+        "def double(x): return np.zeros((0, 1, 1, 1))",
+        says="an empty array, which broadcasts against all others, is close to none of them",
+    ),
     "visible": double(
         "def double(x): return [2, 4]", says="answers for the visible tests alone are no answers"
     ),
