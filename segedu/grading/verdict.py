@@ -143,12 +143,23 @@ class _Replay:
             self.end()
         if self._bridge is None:
             self._bridge = self._start()
-        while self._next <= place:
+        while self._bridge is None or self._next <= place:
+            if self._bridge is None:  # a cell that ran has ended it
+                self._bridge = self._begun_anew()
+                continue
             number, self._next = self._next, self._next + 1
             cell = self._cells[number]
             if cell.is_code and not cell.is_test and number not in self._deadly:
                 self._run(number)
         return self._bridge
+
+    def _begun_anew(self) -> Bridge:
+        """A sandbox in the place of one that a cell has ended, in that notebook's time."""
+        begun = time.monotonic()
+        try:
+            return self._start()
+        finally:
+            self._left -= time.monotonic() - begun
 
     def _run(self, number: int) -> None:
         assert self._bridge is not None
@@ -161,11 +172,7 @@ class _Replay:
         except Ended as end:
             self._deadly.add(number)
             self._note(number, end.why)
-            reached = self._next - 1
             self.end()
-            self._left -= time.monotonic() - begun
-            self.upto(reached)
-            return
         except Exception as error:  # noqa: BLE001 - whatever the student's code raises
             self._note(number, f"{_kind(error)}: {error}")
         self._left -= time.monotonic() - begun

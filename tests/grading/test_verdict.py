@@ -1,4 +1,5 @@
 import threading
+import time
 
 import pytest
 from nbformat.v4 import new_code_cell
@@ -117,6 +118,19 @@ def test_a_cell_that_ends_the_process_is_left_out_when_the_others_are_run_again(
     verdict = verdict_of(change=change)
     assert outcome(verdict) == FULL
     assert verdict.raised == ["cell 3 crash"]
+
+
+def test_cells_that_end_the_process_one_after_another_have_the_notebooks_time(verdict_of, secret):
+    secret["limits"]["notebook_seconds"] = 2
+    begun = time.monotonic()
+
+    def change(notebook):
+        ends = [new_code_cell(f"import os\nos._exit({n})") for n in range(200)]
+        notebook.cells[2:2] = ends
+
+    verdict = verdict_of(change=change)
+    assert outcome(verdict)["double_test"] == ("timeout", 0)
+    assert time.monotonic() - begun < 20
 
 
 def test_a_name_of_the_tests_own_does_not_stand_in_for_a_missing_answer(verdict_of, secret):
