@@ -18,11 +18,12 @@ from typing import Any
 import segedu
 from segedu.grading import sandbox
 from segedu.grading.assignment import Limits
-from segedu.grading.values import LARGEST, NotPlain, decode, encode
+from segedu.grading.values import LARGEST, MOST_ITEMS, NotPlain, decode, encode
 
 WORKER = "import sys; sys.path.insert(0, {!r}); from segedu.grading.worker import main; main()"
 START = 60.0  # seconds that a sandbox may take to start
 GONE = 5.0  # seconds that its processes have to end
+MOST_BRACKETS = 4 * MOST_ITEMS
 LONGEST_LINE = 2 * LARGEST
 
 
@@ -219,6 +220,8 @@ class Bridge:
                 raise self._foul()
         line = bytes(self._rest[:end])
         del self._rest[: end + 1]
+        if line.count(b"{") + line.count(b"[") > MOST_BRACKETS:  # each would take 60 bytes or more
+            raise self._foul()
         try:
             answer = json.loads(line)
         except (ValueError, RecursionError):

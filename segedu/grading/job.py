@@ -18,6 +18,7 @@ from typing import Any
 from segedu.errors import InputError
 from segedu.grading import graded_copy
 from segedu.grading.assignment import Limits
+from segedu.grading.bounds import bounded_memory
 from segedu.grading.bridge import Bridge, SandboxFailed
 from segedu.grading.notebook_file import Invalid
 from segedu.grading.parameters import values_for
@@ -67,7 +68,7 @@ def grade_one(job: Job) -> Result:
     blank = blank_result(job, secret)
     try:
         _refuse_absent(job.notebook)
-        submission = read_submission(job.notebook, secret, values_for(secret, job.student))
+        submission = _read(job, secret)
         verdict = judge(secret, submission, partial(Bridge, limits, boxed=job.boxed))
     except Invalid as error:
         return _finish(replace(blank, status="invalid", score=0.0, reason=str(error)), job, begun)
@@ -144,6 +145,14 @@ def blank_result(job: Job, secret: Mapping[str, Any]) -> Result:
         due=secret["due"] or "",
         arrived=job.arrived.isoformat() if job.arrived else "",
     )
+
+
+def _read(job: Job, secret: Mapping[str, Any]) -> Submission:
+    try:
+        with bounded_memory():
+            return read_submission(job.notebook, secret, values_for(secret, job.student))
+    except MemoryError:
+        raise Invalid("the notebook is too large to be read") from None
 
 
 def _refuse_absent(notebook: Path) -> None:

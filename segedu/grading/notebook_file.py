@@ -13,6 +13,7 @@ from segedu.grading.parameters import TAG
 
 LARGEST_FILE = 100 * 2**20
 MOST_CELLS = 2000
+MOST_BRACKETS = 2_000_000  # each takes 60 bytes of memory or more
 
 
 class Invalid(Exception):  # noqa: N818 - what the submission is
@@ -33,20 +34,22 @@ def read_cells(path: Path) -> list[dict[str, Any]]:
         raise Invalid("the file is empty")
     if any(line.startswith("<<<<<<< ") for line in text.splitlines()):
         raise Invalid("the file has the marks of a merge that was not finished")
+    if text.count("{") + text.count("[") > MOST_BRACKETS:
+        raise Invalid(f"the notebook has more than {MOST_BRACKETS} parts; clear its outputs")
     try:
         given = json.loads(text)
     except (ValueError, RecursionError):
         raise Invalid("the file is no JSON: cut off, or not a notebook") from None
     if not isinstance(given, dict) or not ("cells" in given or "worksheets" in given):
         raise Invalid("the file is JSON, but no notebook")
-    _drop_outputs(given)
+    _drop_unread(given)
+    if (count := sum(map(len, _sheets(given)))) > MOST_CELLS:
+        raise Invalid(f"the notebook has {count} cells; at most {MOST_CELLS} are read")
     try:
         notebook = nbformat.reads(json.dumps(given), as_version=4)  # type: ignore[no-untyped-call]
         cells = plain_cells(notebook)
     except Exception:  # noqa: BLE001 - old and broken notebooks fail in many ways
         raise Invalid("the notebook cannot be read in any format from 3 to 4.5") from None
-    if len(cells) > MOST_CELLS:
-        raise Invalid(f"the notebook has {len(cells)} cells; at most {MOST_CELLS} are read")
     return cells
 
 
@@ -66,15 +69,24 @@ def _bytes(path: Path) -> bytes:
         return file.read(LARGEST_FILE + 1)
 
 
-def _drop_outputs(given: dict[str, Any]) -> None:
-    """Outputs may be large and broken, and nothing is read from them."""
+def _sheets(given: dict[str, Any]) -> list[list[Any]]:
+    """The lists of cells in a notebook of any format."""
     sheets = given.get("worksheets")
     parts = [given, *(sheets if isinstance(sheets, list) else [])]
-    for part in parts:
-        cells = part.get("cells") if isinstance(part, dict) else None
-        for cell in cells if isinstance(cells, list) else []:
-            if isinstance(cell, dict) and "outputs" in cell:
-                cell["outputs"] = []
+    found = [part.get("cells") for part in parts if isinstance(part, dict)]
+    return [cells for cells in found if isinstance(cells, list)]
+
+
+def _drop_unread(given: dict[str, Any]) -> None:
+    """What nothing is read from may be large and broken: outputs, attachments, most metadata."""
+    given["metadata"] = {}
+    for cell in (cell for cells in _sheets(given) for cell in cells if isinstance(cell, dict)):
+        about = cell.get("metadata")
+        known = about.items() if isinstance(about, dict) else ()
+        cell["metadata"] = {name: part for name, part in known if name in ("nbgrader", "tags")}
+        cell.pop("attachments", None)
+        if "outputs" in cell:
+            cell["outputs"] = []
 
 
 def plain_cells(notebook: Any) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from segedu.grading import asking
+from segedu.grading.bounds import bounded_memory
 from segedu.grading.bridge import Bridge, Ended, SandboxFailed, StudentError
 from segedu.grading.cells import HIDDEN_TESTS, regions
 from segedu.grading.comparing import nothing_is_close_to_something
@@ -197,12 +198,13 @@ def _test(
         bridge = replayed()
         for known in wanted:
             names.pop(known, None)
-        names.update(bridge.look(wanted))
         with (
+            bounded_memory(),
             asking.through(bridge.evaluate),
             nothing_is_close_to_something(),
             _time_limit(2 * bridge.limits.cell_seconds),
         ):
+            names.update(bridge.look(wanted))
             value = _run_own(cell["source"], names, name)
         score = _marks(value, most, name)
         status = "pass" if score == most else "partial" if score else "fail"

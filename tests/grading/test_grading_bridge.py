@@ -1,4 +1,5 @@
 import time
+import tracemalloc
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
@@ -226,3 +227,14 @@ def living_in(space):
             return 0
         time.sleep(0.1)
     return len(members(space))
+
+
+def test_a_line_of_many_parts_is_refused_before_it_takes_memory(bridge):
+    forged = "worker['json'] = type('J', (), {'dumps': lambda *a: '[' + '[],' * 5_000_000 + '1]'})"
+    tracemalloc.start()
+    try:
+        with pytest.raises(Ended, match="protocol-error"):
+            bridge.run(f"import gc\n{FIND_WORKER}{forged}")
+        assert tracemalloc.get_traced_memory()[1] < 100 * 2**20
+    finally:
+        tracemalloc.stop()

@@ -1,12 +1,13 @@
 import json
 import os
+import tracemalloc
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell
 
 from segedu.grading import notebook_file as module
-from segedu.grading.notebook_file import Invalid, plain_cells
+from segedu.grading.notebook_file import Invalid, plain_cells, read_cells
 from segedu.grading.release import answered
 from segedu.grading.submission import match, read_submission
 
@@ -166,3 +167,30 @@ def test_a_text_without_its_metadata_is_found_by_where_it_stands(secret, noteboo
     assert "why: found by where it stands; its metadata were gone" in found.repairs
     notebook.cells.insert(0, notebook.cells.pop())
     assert match(plain_cells(notebook), secret).answers("why") == []
+
+
+@pytest.mark.parametrize(
+    ("count", "said"), [(3_000_000, "more than 2000000 parts"), (500_000, "has 500000 cells")]
+)
+def test_a_small_file_of_many_parts_is_refused_before_it_takes_memory(tmp_path, count, said):
+    path = tmp_path / "bomb.ipynb"
+    cells = ",".join(["{}"] * count)
+    path.write_text(f'{{"nbformat":4,"nbformat_minor":5,"metadata":{{}},"cells":[{cells}]}}')
+    tracemalloc.start()
+    try:
+        with pytest.raises(Invalid, match=said):
+            read_cells(path)
+        assert tracemalloc.get_traced_memory()[1] < 200 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("broken", [None, [], "x", 3], ids=repr)
+def test_metadata_that_are_none_cost_nothing(notebook, secret, tmp_path, broken):
+    given = json.loads(nbformat.writes(notebook))
+    given["metadata"] = broken
+    for cell in given["cells"]:
+        cell["metadata"], cell["attachments"] = broken, broken
+    path = tmp_path / "tiny.ipynb"
+    path.write_text(json.dumps(given))
+    assert names(read_submission(path, secret)) == WHOLE

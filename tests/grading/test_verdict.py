@@ -1,3 +1,4 @@
+import resource
 import threading
 import time
 
@@ -273,6 +274,18 @@ def test_an_answer_that_is_slow_again_and_again_costs_one_question(verdict_of, s
     secret["limits"]["cell_seconds"] = 1
     slow = "import time\ndef double(x):\n    time.sleep(0.75)\n    return np.asarray(x) * 2"
     assert outcome(verdict_of({"double": slow})) == {**FULL, "double_test": ("timeout", 0)}
+
+
+def test_a_small_answer_that_broadcasts_to_much_is_wrong_and_takes_no_more(verdict_of, secret):
+    cell = next(c for c in secret["cells"] if c["id"] == "total_test")
+    cell["source"] = "assert np.allclose(total([1, 2]), np.full(500, 3.0))"
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    answer = "def total(v): return np.full((16 * 2**20, 1), 3, dtype='uint8')"
+    verdict = verdict_of({"total": answer})
+    assert "Unable to allocate" in verdict.questions[1].detail
+    assert outcome(verdict) == {**FULL, "total_test": ("fail", 0)}
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 2**22
+    assert resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY
 
 
 def test_in_another_thread_a_test_has_no_such_limit(verdict_of, secret):
