@@ -19,7 +19,7 @@ from pathlib import Path
 
 from segedu.errors import InputError
 from segedu.files import whole_file
-from segedu.grading.job import Job, digest, failed, grade_safely
+from segedu.grading.job import Job, beginning, digest, failed, grade_safely
 from segedu.grading.results import Result, read_result, result_path, write_result
 
 TRIES = 3
@@ -119,7 +119,7 @@ def _packed(job: Job) -> Parcel:
     ordinary = job.notebook.is_file() and not job.notebook.is_symlink()
     return Parcel(
         job.student,
-        job.notebook.read_bytes() if ordinary else None,
+        beginning(job.notebook) if ordinary else None,
         key.read_bytes(),
         job.arrived.isoformat() if job.arrived else "",
     )

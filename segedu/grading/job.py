@@ -20,7 +20,7 @@ from segedu.grading import graded_copy
 from segedu.grading.assignment import Limits
 from segedu.grading.bounds import bounded_memory
 from segedu.grading.bridge import Bridge, SandboxFailed
-from segedu.grading.notebook_file import Invalid
+from segedu.grading.notebook_file import LARGEST_FILE, Invalid
 from segedu.grading.parameters import values_for
 from segedu.grading.release import read_key
 from segedu.grading.results import Result, write_result
@@ -119,7 +119,7 @@ def digest(job: Job) -> str:
     """SHA-256 over the submission, its student, the key, the time and the grader's version."""
     parts = hashlib.sha256()
     try:
-        content = job.notebook.read_bytes() if job.notebook.is_file() else b""
+        content = beginning(job.notebook) if job.notebook.is_file() else b""
     except OSError:
         content = b""
     key = job.secret / "key.json" if job.secret.is_dir() else job.secret
@@ -128,6 +128,12 @@ def digest(job: Job) -> str:
     for part in (content, key.read_bytes(), *told):
         parts.update(hashlib.sha256(part).digest())
     return parts.hexdigest()
+
+
+def beginning(notebook: Path) -> bytes:
+    """A file's bytes, of one that is too large to be graded as many as show it."""
+    with notebook.open("rb") as file:
+        return file.read(LARGEST_FILE + 1)
 
 
 def blank_result(job: Job, secret: Mapping[str, Any]) -> Result:

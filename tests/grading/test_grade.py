@@ -442,3 +442,11 @@ def test_halves_of_characters_and_names_that_are_no_utf_8_cost_nothing(
     assert take_sheet(out, tmp_path / "sheet.csv") == 0
     assert export_csv(list(read_graded(out)), tmp_path / "marks.csv").written == 0
     assert write_report(out, tmp_path / "report.html").exists()
+
+
+def test_of_a_file_of_any_size_no_more_is_read_than_can_be_graded(keys, hand_in, tmp_path):
+    path = hand_in("ana")
+    os.truncate(path, 2**40)  # nearly all of it a hole
+    result = grade_one(Job("ana", path, keys, tmp_path / "graded"))
+    assert (result.status, result.score) == ("invalid", 0)
+    assert "at most" in result.reason
