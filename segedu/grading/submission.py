@@ -126,11 +126,11 @@ class _Matcher:
         self.defines = {name: set(names) for name, names in solution_names(secret).items()}
 
     def find_texts(self, cells: list[Cell], repairs: list[str]) -> None:
-        """Find texts that answer a question, and have lost their names, by where they stand."""
-        there = {cell.name for cell in cells}
+        """Find texts that answer a question, and have no name, by where they stand."""
         for name, known in self.by_name.items():
+            written = [cell.source.strip() for cell in cells if cell.name == name]
             if (
-                name in there
+                any(text != known["released"].strip() for text in written)
                 or known["cell_type"] == "code"
                 or not known["nbgrader"].get("solution")
             ):
@@ -142,7 +142,8 @@ class _Matcher:
             for number in range(first, last):
                 if places[number] < 0 and not cells[number].is_code:
                     cells[number] = replace(cells[number], name=name)
-                    repairs.append(f"{name}: found by where it stands; its metadata were gone")
+                    gone = "it is not in its cell" if written else "its metadata were gone"
+                    repairs.append(f"{name}: found by where it stands; {gone}")
 
     def _place(self, cell: Cell) -> int:
         """The place in the key of the cell that this one is, by name or by text; -1 if none."""
@@ -176,8 +177,10 @@ class _Matcher:
             self.by_id.get(cell["id"]),
             self.by_text.get(cell["source"].strip()),
         ):
-            if known is not None and known["cell_type"] == cell["cell_type"]:
-                return known
+            if known is not None and (
+                known["cell_type"] == cell["cell_type"] or known["cell_type"] != "code"
+            ):
+                return known  # a text whose cell has become one of code is a text
         for name in self._defined_by(cell):
             repairs.append(f"{name}: found by what it defines; its metadata were gone")
             return self.by_name[name]

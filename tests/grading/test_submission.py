@@ -1,3 +1,4 @@
+import copy
 import json
 import os
 import tracemalloc
@@ -194,3 +195,15 @@ def test_metadata_that_are_none_cost_nothing(notebook, secret, tmp_path, broken)
     path = tmp_path / "tiny.ipynb"
     path.write_text(json.dumps(given))
     assert names(read_submission(path, secret)) == WHOLE
+
+
+def test_a_text_that_is_written_below_its_cell_or_in_a_cell_of_code_is_an_answer(notebook, secret):
+    below, code = copy.deepcopy(notebook), copy.deepcopy(notebook)
+    below.cells[-1].source = "YOUR ANSWER HERE"
+    below.cells.append(new_markdown_cell("Because."))
+    code.cells[-1] = new_code_cell("Because.", metadata=code.cells[-1].metadata)
+    first, second = (match(plain_cells(given), secret) for given in (below, code))
+    assert first.answers("why") == ["YOUR ANSWER HERE", "Because."]
+    assert first.repairs == ["why: found by where it stands; it is not in its cell"]
+    assert second.answers("why") == ["Because."]
+    assert not second.cells[-1].is_code
