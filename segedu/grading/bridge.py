@@ -24,6 +24,7 @@ WORKER = "import sys; sys.path.insert(0, {!r}); from segedu.grading.worker impor
 START = 60.0  # seconds that a sandbox may take to start
 GONE = 5.0  # seconds that its processes have to end
 MOST_BRACKETS = 4 * MOST_ITEMS
+ENDINGS = (StopIteration, StopAsyncIteration)  # one would end a loop of the tests, unseen
 LONGEST_LINE = 2 * LARGEST
 
 
@@ -173,7 +174,7 @@ class Bridge:
             return self._foul()
         kind, message = (text.encode(errors="replace").decode() for text in said)
         own = getattr(builtins, kind, None)
-        if isinstance(own, type) and issubclass(own, Exception):
+        if isinstance(own, type) and issubclass(own, Exception) and own not in ENDINGS:
             try:
                 return own(message)
             except TypeError:  # one that wants more than a message

@@ -238,3 +238,9 @@ def test_a_line_of_many_parts_is_refused_before_it_takes_memory(bridge):
         assert tracemalloc.get_traced_memory()[1] < 100 * 2**20
     finally:
         tracemalloc.stop()
+
+
+def test_stop_iteration_does_not_end_a_loop_of_the_tests(bridge):
+    bridge.run("def f(x): raise StopIteration")
+    with pytest.raises(StudentError, match="StopIteration"):
+        all(map(bridge.look(["f"])["f"], [1, 2]))
