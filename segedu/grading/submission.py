@@ -80,6 +80,8 @@ def match(
 ) -> Submission:
     """Find which cell of the key each cell of a notebook is, and restore the locked ones.
 
+    What a student wrote in a locked cell stands before it as a cell of their own.
+
     After the cell of parameters comes one that sets them to the values given, whatever the
     student's says; where it is missing, at the top.
     """
@@ -102,6 +104,8 @@ def match(
         source = cell["source"] if is_solution else known["released"]
         if source != cell["source"]:
             repairs.append(f"{about['grade_id']}: the cell had been changed and was restored")
+            if cell["cell_type"] == "code" and source.split() != cell["source"].split():
+                found.append(Cell(cell["source"], is_code=True))  # an import, perhaps an answer
         is_test = bool(about.get("grade")) and not is_solution
         found.append(Cell(source, known["cell_type"] == "code", about["grade_id"], is_test))
     matcher.find_texts(found, repairs)

@@ -183,6 +183,20 @@ def test_a_module_that_a_cell_writes_can_be_imported(verdict_of):
     assert outcome(verdict_of({"double": answer}, change=change)) == FULL
 
 
+def test_what_was_written_into_locked_cells_runs_and_does_not_stand_in_for_them(verdict_of):
+    def change(notebook):
+        setup, answer, test = notebook.cells[1:4]
+        setup.source += "\nimport math"
+        test.source = "def double(x): return math.fabs(2) * np.asarray(x)\n" + test.source
+        answer.source = "# YOUR CODE HERE\nraise NotImplementedError()"
+
+    def forge(notebook):
+        notebook.cells[3].source = "np.allclose = lambda *a: True\ndouble = lambda x: 0"
+
+    assert outcome(verdict_of(change=change)) == FULL
+    assert outcome(verdict_of(change=forge)) == {**FULL, "double_test": ("fail", 0)}
+
+
 def test_cells_in_another_order_count_all_the_same(verdict_of):
     def change(notebook):
         notebook.cells.insert(2, notebook.cells.pop(3))  # the test before the answer
