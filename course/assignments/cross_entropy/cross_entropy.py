@@ -39,6 +39,7 @@ def log_sum_exp(z):
 small = np.log(np.array([[1.0, 2.0], [3.0, 6.0]]))
 assert np.allclose(log_sum_exp(small), np.log([4.0, 8.0])), "of ln 1 and ln 3 it is ln 4"
 ### BEGIN HIDDEN TESTS
+assert np.shape(log_sum_exp(small)) == (2,), "one number for each pixel"
 assert np.allclose(log_sum_exp(np.array([[1000.0], [1000.0]])), 1000 + np.log(2)), (
     "logits of 1000 overflow"
 )
@@ -77,7 +78,8 @@ wide = softmax(np.array([[0.0, 1.0, 2.0], [0.0, -1.0, 5.0]]))
 assert np.allclose(wide.sum(axis=0), 1), (
     "the classes of a pixel sum to 1, not the pixels of a class"
 )
-assert np.allclose(softmax(np.array([[500.0], [-500.0]])), [[1.0], [0.0]]), (
+far = np.array([[1000.0, -2000.0], [-1000.0, -2000.0]])
+assert np.allclose(softmax(far), [[1.0, 0.5], [0.0, 0.5]], atol=1e-3), (
     "large logits must not give nan"
 )
 ### END HIDDEN TESTS
@@ -211,6 +213,12 @@ assert np.isclose(weighted(apart, np.array([0, 1]), heavy), expected), (
 )
 assert np.isclose(weighted(apart, np.array([0, 0]), heavy), -np.log(0.25)), (
     "one class alone: its weight falls out"
+)
+assert np.isclose(weighted(apart, np.array([255, 1]), heavy), -np.log(0.75)), (
+    "a pixel without a label counts neither above nor below the line"
+)
+assert np.isclose(weighted(2000 * np.eye(2), np.array([1, 0]), heavy), 2000), (
+    "a sure mistake costs its logit, not infinity"
 )
 assert weighted(apart, np.array([255, 255]), heavy) == 0, "without any label the loss is 0"
 ### END HIDDEN TESTS

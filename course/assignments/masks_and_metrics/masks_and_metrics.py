@@ -163,6 +163,11 @@ got = set_iou([large, missed], [large, speck], 2)
 assert np.allclose(got, [99 / 100, 100 / 101]), (
     "the counts of all pictures are added before dividing"
 )
+guess, void = np.array([[0, 1], [0, 0]]), np.array([[255, 1], [0, 1]])
+got = set_iou([guess, missed], [void, speck], 2)
+assert np.allclose(got, [100 / 102, 1 / 3]), (
+    "pictures of any size count, and pixels without a label do not"
+)
 ### END HIDDEN TESTS
 
 # %% [markdown]
