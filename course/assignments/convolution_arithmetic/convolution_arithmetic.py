@@ -58,6 +58,7 @@ assert list(sizes(10, [(2, 3, 0, 3)])) == [3], "a kernel of 2 with dilation 3 sp
 assert list(sizes(97, [(3, 2, 1, 1)] * 5)) == [49, 25, 13, 7, 4], (
     "each layer reads the map before it"
 )
+assert list(sizes(12, [(5, 2, 1, 1)])) == [5], "padding may be less than half a kernel"
 assert list(sizes(7, [(2, 2, 0, 1)])) == [3], "a place that would hang over the end is none"
 ### END HIDDEN TESTS
 
@@ -94,7 +95,8 @@ marks += tuple(field([(3, 1, 1, 1), (3, 1, 1, 1)])) == (5, 1, -2)
 ### BEGIN HIDDEN TESTS
 chain = [(3, 1, 0, 1), (2, 2, 0, 1), (3, 1, 0, 1), (3, 1, 0, 2)]
 marks += tuple(field(chain))[:2] == (16, 2)
-marks += tuple(field([(3, 2, 1, 1), (3, 2, 1, 1)]))[2] == -3
+begins = [field([(3, 2, n, 1), (3, 2, 1, 1)])[2] for n in (0, 1)]
+marks += begins == [-2, -3]
 marks += tuple(field([(7, 2, 3, 1), (3, 2, 1, 1), (3, 1, 4, 4)])) == (43, 4, -21)
 ### END HIDDEN TESTS
 marks
