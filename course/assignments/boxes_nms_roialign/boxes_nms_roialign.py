@@ -47,6 +47,7 @@ assert np.allclose(box_of(mask), [2, 1, 7, 3]), "the far edges lie behind the la
 speck = np.zeros((4, 4), dtype=bool)
 speck[3, 0] = True
 assert np.allclose(box_of(speck), [0, 3, 1, 4]), "one pixel has a box of one pixel"
+assert np.allclose(box_of(np.eye(6)[1:5, ::-1] > 0), [1, 0, 5, 4]), "no shape is a rectangle"
 assert np.allclose(box_of(np.zeros((3, 3), dtype=bool)), 0), "of an empty mask it is four zeros"
 ### END HIDDEN TESTS
 
@@ -174,6 +175,7 @@ assert list(nms(row, np.array([0.6, 0.9, 0.7, 0.8]), 0.5)) == [1, 3], "best firs
 assert list(nms(row, np.array([0.9, 0.8, 0.7, 0.6]), 0.5)) == [0, 2, 3], (
     "a box that was dropped drops nobody"
 )
+assert list(nms(row, np.array([0.6, 0.7, 0.8, 0.9]), 0.5)) == [3, 2, 0], "best first"
 twins = np.array([[0.0, 0, 4, 4], [0, 0, 4, 4], [20, 20, 24, 24]])
 assert list(nms(twins, np.array([0.5, 0.5, 0.5]), 0.5)) == [0, 2], (
     "of equal scores the first in the list goes first"
@@ -283,7 +285,9 @@ marks += np.allclose(
     np.tile((40 + 81 * np.array([[1], [3]]) / 4) / 16, (1, 2)),
 )
 bent = np.arange(6.0)[:, None] ** 2 * np.ones((1, 6))
-marks += np.allclose(roi_align(bent, (1, 1, 5, 5), 2, 1), [[2.5, 2.5], [12.5, 12.5]])
+marks += np.allclose(roi_align(bent, (1, 1, 5, 5), 2, 1), [[2.5, 2.5], [12.5, 12.5]]) and (
+    np.allclose(roi_align(bent, (1, 1, 4, 4), 1, 1, samples=3), 14 / 3)
+)
 ### END HIDDEN TESTS
 marks
 
@@ -312,6 +316,8 @@ assert np.isclose(moved_edges(27, 138, 16)[0], 5), "27 / 16 is rounded to 2, whi
 assert np.isclose(moved_edges(27, 138, 16)[1], 22), "the last cell belongs to the region"
 assert np.allclose(moved_edges(41, 119, 16), (7, 9)), "edges are rounded half up, each by itself"
 assert np.allclose(moved_edges(64, 128, 32), (0, 32)), "an edge between cells moves, too"
+assert np.allclose(moved_edges(40, 143, 16), (8, 17)), "two cells and a half are rounded to three"
+assert np.isclose(moved_edges(35, 143, 16)[0], -3), "an edge that moves left has a sign"
 ### END HIDDEN TESTS
 
 # %% [markdown]
