@@ -278,7 +278,7 @@ one = torch.linspace(-1, 1, 6 * 7).reshape(1, 6, 7)
 labels = student_eval("predict(filled(UNet(1, 3)), x)", x=one)
 assert tuple(labels.shape) == (6, 7), "one class index for each pixel"
 ### BEGIN HIDDEN TESTS
-tiny = "nn.Sequential(nn.BatchNorm2d(1), nn.Conv2d(1, 2, 1))"
+tiny = "nn.Sequential(nn.BatchNorm2d(1), nn.Conv2d(1, 3, 1))"
 ramp = torch.linspace(0, 1, 12).reshape(1, 3, 4)
 asked = (
     f"[torch.manual_seed(0), n := {tiny}, n[1].weight.data.copy_(w), n[1].bias.data.copy_(b),"
@@ -287,10 +287,11 @@ asked = (
 said = student_eval(
     f"{asked}[-3:]",
     x=ramp,
-    w=torch.tensor([1.0, -1]).reshape(2, 1, 1, 1),
-    b=torch.tensor([-0.5, 0.5]),
+    w=torch.tensor([1.0, -1, 0]).reshape(3, 1, 1, 1),
+    b=torch.tensor([-0.5, 0.5, 0.2]),
 )
-assert torch.equal(torch.as_tensor(said[0]), (ramp[0] < 0.5).long()), (
+expected = torch.where((ramp[0] - 0.5).abs() < 0.2, 2, (ramp[0] < 0.5).long())
+assert torch.equal(torch.as_tensor(said[0]), expected), (
     "evaluation mode normalises by the running averages, not by this picture"
 )
 assert said[1] == [0.0, 1.0, 0.0], "the running averages must stay as they were"
