@@ -35,6 +35,7 @@ student = "demo"
 
 # %% nbgrader={"grade": false, "grade_id": "setup", "locked": true, "schema_version": 3, "solution": false, "task": false}
 import math
+from itertools import pairwise
 from random import Random
 
 import torch
@@ -211,13 +212,19 @@ def agrees(y, parts, asked=step, times=1):
     return all(torch.allclose(a, e, atol=1e-5) for a, e in zip(after, whole(y, times), strict=True))
 
 
+loss, *_ = student_eval(learnt.format(step), **start, y=masks, parts=3)
+sums = math.isclose(loss, float(wanted), rel_tol=1e-4)
+loss, *kept = student_eval(learnt.format(step), **start, y=torch.full_like(masks, 255), parts=2)
+keeps = loss == 0 and torch.equal(kept[0], weight) and torch.equal(kept[1], bias)
 half_void, one_part_void = masks.clone(), masks.clone()
 half_void[:3, 0] = 255
 one_part_void[:2] = 255
-marks += agrees(masks, 3)
-marks += agrees(half_void, 2)
+marks += agrees(masks, 3) and sums
+marks += agrees(half_void, 2) and keeps
 marks += agrees(one_part_void, 3)
-marks += agrees(masks, 2, asked=f"[{step}, {step}]", times=2)
+marks += agrees(masks, 2, asked=f"[{step}, {step}]", times=2) and (
+    agrees(masks, 2, asked=f"[n(x).sum().backward(), {step}][-1]")
+)
 ### END HIDDEN TESTS
 marks
 
@@ -322,11 +329,11 @@ share, *_ = student_eval(
 marks += math.isclose(share, 0.75)
 ### BEGIN HIDDEN TESTS
 few = rows[..., :1]
-share, *_ = student_eval(
+share, stayed, _ = student_eval(
     by_sign.format("[(x, y), (v, u)]"),
     x=rows, y=torch.tensor([[[0, 1, 255, 1]]]), v=few, u=torch.tensor([[[1]]]), w=sign, p=0.0, mode=False,
 )  # fmt: skip
-marks += math.isclose(share, 0.75)
+marks += math.isclose(share, 0.75) and stayed is False
 share, training, kept_averages = student_eval(
     by_sign.format("[(x, y)]"), x=rows + 9, y=torch.ones(1, 1, 4).long(), w=sign, p=0.5, mode=True
 )
@@ -362,7 +369,8 @@ assert sorted(order(20, seed, 0)) == list(range(20)), "each index is there once"
 marks += list(order(20, seed, 3)) == list(order(20, seed, 3)) != list(range(20))
 ### BEGIN HIDDEN TESTS
 orders = {tuple(map(int, order(20, s, e))) for s in (seed, seed + 1, seed + 2) for e in range(4)}
-marks += len(orders) == 12
+steps = [sum(b - a == 1 for a, b in pairwise(found)) for found in orders]
+marks += len(orders) == 12 and max(steps) < 10  # a rotated list is in order
 dice = student_eval("[torch.manual_seed(5), order(10, s, 1), torch.rand(1).item()][-1]", s=seed)
 undisturbed = student_eval("[torch.manual_seed(5), torch.rand(1).item()][-1]")
 other_dice = student_eval("[torch.manual_seed(6), order(10, s, 1)][-1]", s=seed)
