@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any
 
 from markdown_it import MarkdownIt
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
@@ -22,6 +22,7 @@ from pygments.lexers import get_lexer_by_name
 from segedu.grading.tables import seen
 
 MOST_SOURCE = 50_000
+LONGEST_LINE = 500
 MOST_TEXT = 10_000
 MOST_OUTPUTS = 20
 MOST_PICTURE = 500_000
@@ -123,7 +124,9 @@ def plain(text: Any) -> str:
 
 
 def code_html(source: str) -> Markup:
-    """Code as coloured text."""
+    """Code as coloured text; without colours where a line is so long that colouring takes long."""
+    if max(map(len, source.split("\n"))) > LONGEST_LINE:
+        return escape(_cut(seen(source), MOST_SOURCE) + "\n")
     lexer, formatter = get_lexer_by_name("ipython3"), HtmlFormatter(nowrap=True)
     text = highlight(_cut(seen(source), MOST_SOURCE), lexer, formatter)
     return Markup(text)  # Pygments escapes it

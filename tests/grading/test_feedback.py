@@ -1,6 +1,7 @@
 import base64
 import re
 import struct
+import time
 import zlib
 
 import pytest
@@ -301,3 +302,10 @@ def test_the_policy_alone_stops_scripts_and_requests(tmp_path):
         assert server.asked == []
     assert "<title>mine</title>" in document
     assert console
+
+
+@pytest.mark.parametrize("source", ["*" * 50_000, "a." * 25_000])
+def test_code_that_would_take_long_to_colour_is_shown_without_colours(source):
+    begun = time.monotonic()
+    assert code_html(f"<b>{source}") == f"&lt;b&gt;{source[:-3]}{shown.CUT}\n"
+    assert time.monotonic() - begun < 2
