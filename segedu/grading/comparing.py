@@ -6,10 +6,13 @@ NumPy and PyTorch broadcast, so an empty array of enough axes is "close" to any 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import wraps
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+
+PAIR = ("a", "b", "actual", "desired", "input", "other")  # the libraries' names for the two
 
 
 @contextmanager
@@ -29,9 +32,11 @@ def nothing_is_close_to_something() -> Iterator[None]:
 def _strict(compare: Callable[..., Any]) -> Callable[..., Any]:
     """The comparison, which broadcasts nothing empty."""
 
-    def strict(one: Any, other: Any, *rest: Any, **named: Any) -> Any:
-        if (0 in np.shape(one)) == (0 in np.shape(other)):
-            return compare(one, other, *rest, **named)
+    @wraps(compare)
+    def strict(*given: Any, **named: Any) -> Any:
+        pair = [*given, *(named[name] for name in PAIR if name in named)][:2]
+        if len({0 in np.shape(value) for value in pair}) == 1:
+            return compare(*given, **named)
         if compare.__name__.startswith("assert"):
             raise AssertionError("one of the two is empty")
         return np.False_

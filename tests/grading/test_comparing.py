@@ -17,6 +17,8 @@ def test_what_is_empty_is_close_to_what_is_empty_only(empty, full):
             assert not np.all(np.isclose(*pair))
             with pytest.raises(AssertionError):
                 np.testing.assert_allclose(*pair)
+        assert not np.allclose(a=empty, b=full, rtol=0)
+        assert not np.allclose(empty, b=full)
         assert np.allclose(empty, empty)
         assert np.allclose(full, full, rtol=0)
     assert np.allclose(np.zeros(0), 17.5)
