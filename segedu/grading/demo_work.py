@@ -13,7 +13,7 @@ from nbformat import NotebookNode
 
 from segedu.errors import InputError
 from segedu.grading.assignment import defined_names
-from segedu.grading.release import answered
+from segedu.grading.keys import answered
 from segedu.grading.selftest import replaced
 from segedu.notebooks.document import node, notebook_text
 

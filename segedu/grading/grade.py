@@ -11,8 +11,8 @@ from segedu.grading import sandbox
 from segedu.grading.behaviour import write_behaviours
 from segedu.grading.collect import read_collected
 from segedu.grading.job import Job, digest, nothing
+from segedu.grading.keys import read_key
 from segedu.grading.pool import in_processes
-from segedu.grading.release import read_key
 from segedu.grading.results import Result, read_result, result_path
 from segedu.grading.selftest import Trial, selftest
 from segedu.grading.tables import seen

@@ -20,9 +20,9 @@ from segedu.grading import graded_copy
 from segedu.grading.assignment import Limits
 from segedu.grading.bounds import bounded_memory
 from segedu.grading.bridge import Bridge, SandboxFailed
+from segedu.grading.keys import read_key
 from segedu.grading.notebook_file import LARGEST_FILE, Invalid
 from segedu.grading.parameters import values_for
-from segedu.grading.release import read_key
 from segedu.grading.results import Result, write_result
 from segedu.grading.submission import Submission, read_submission
 from segedu.grading.verdict import Verdict, judge

@@ -10,7 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 
 from segedu.grading.job import Job, failed, grade_safely
-from segedu.grading.release import read_key
+from segedu.grading.keys import read_key
 from segedu.grading.results import Result
 
 TASKS = 20  # that a process does before a fresh one takes its place

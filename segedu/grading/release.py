@@ -7,7 +7,7 @@ cells with the same checksums, without outputs. Ids are set here, so that they d
 import copy
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from nbformat import NotebookNode
 
 from segedu.errors import InputError
 from segedu.files import whole_file
-from segedu.grading.assignment import Assignment, defined_names
+from segedu.grading.assignment import Assignment
 from segedu.grading.cells import (
     HIDDEN_TESTS,
     MARK_SCHEME,
@@ -33,10 +33,10 @@ from segedu.grading.cells import (
     tags,
     without,
 )
+from segedu.grading.keys import KEY_SCHEMA
 from segedu.grading.parameters import TAG, as_code, own_values
 from segedu.notebooks.document import node, notebook_text, own_metadata
 
-KEY_SCHEMA = "segedu.key/1"
 SHORTEST_SECRET = 12  # characters of a line that can betray a solution
 
 
@@ -148,24 +148,6 @@ def _with_own_values(notebook: NotebookNode, assignment: Assignment, student: st
     return own
 
 
-def read_key(path: Path) -> dict[str, Any]:
-    """A key that `write_release` wrote; `path` is the file or its folder.
-
-    Raises:
-        InputError: If there is none, or it is of another kind.
-    """
-    file = path / "key.json" if path.is_dir() else path
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{file}: cannot be read as a key ({error}); expected what `segedu release` wrote"
-        ) from error
-    if not isinstance(found, dict) or found.get("schema") != KEY_SCHEMA:
-        raise InputError(f"{file}: is no key of schema {KEY_SCHEMA}; release the assignment again")
-    return found
-
-
 def find_leaks(assignment: Assignment, notebook: NotebookNode) -> Iterator[str]:
     """What in a released notebook gives a solution or a hidden test away, in words.
 
@@ -239,39 +221,3 @@ def _lock(cell: NotebookNode) -> None:
     elif is_locked(cell):
         cell.metadata["deletable"] = False
         cell.metadata["editable"] = False
-
-
-def answered(secret: Mapping[str, Any], answers: dict[str, str] | None = None) -> NotebookNode:
-    """A submission made from a key: each solution cell has its solution, or the answer given.
-
-    Args:
-        secret: A key.
-        answers: Sources by grade_id; "" is as released.
-    """
-    answers = answers or {}
-    cells = []
-    for cell in secret["cells"]:
-        about = cell["nbgrader"]
-        source = cell["released"]
-        if about.get("solution"):
-            source = answers.get(about["grade_id"], cell["source"]) or source
-        metadata = node(nbgrader=about) if about else node()
-        if cell.get("tags"):
-            metadata["tags"] = cell["tags"]
-        new = node(id=cell["id"], cell_type=cell["cell_type"], source=source, metadata=metadata)
-        if cell["cell_type"] == "code":
-            new["outputs"], new["execution_count"] = [], None
-        cells.append(new)
-    return node(nbformat=4, nbformat_minor=5, metadata=own_metadata(), cells=cells)
-
-
-def solution_names(secret: Mapping[str, Any]) -> dict[str, list[str]]:
-    """By each solution cell's grade_id, the names that its solution defines.
-
-    Only these are ever bound to a student's answer.
-    """
-    return {
-        cell["nbgrader"]["grade_id"]: defined_names(cell["source"])
-        for cell in secret["cells"]
-        if cell["cell_type"] == "code" and cell["nbgrader"].get("solution")
-    }

@@ -14,9 +14,9 @@ from nbformat import NotebookNode
 from segedu.errors import InputError
 from segedu.grading.assignment import Limits, defined_names
 from segedu.grading.bridge import Bridge
+from segedu.grading.keys import answered, solution_names
 from segedu.grading.notebook_file import plain_cells
 from segedu.grading.parameters import own_values
-from segedu.grading.release import answered, solution_names
 from segedu.grading.submission import match
 from segedu.grading.verdict import Question, Verdict, judge
 

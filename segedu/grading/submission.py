@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from segedu.grading.assignment import defined_names
+from segedu.grading.keys import solution_names
 from segedu.grading.notebook_file import read_cells
 from segedu.grading.parameters import TAG, as_code
-from segedu.grading.release import solution_names
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from segedu.grading.bounds import bounded_memory
 from segedu.grading.bridge import Bridge, Ended, SandboxFailed, StudentError
 from segedu.grading.cells import HIDDEN_TESTS, regions
 from segedu.grading.comparing import nothing_is_close_to_something
+from segedu.grading.keys import solution_names
 from segedu.grading.parameters import TAG
-from segedu.grading.release import solution_names
 from segedu.grading.submission import Submission
 
 HIDDEN = "a hidden test fails"

@@ -20,7 +20,8 @@ import nbformat
 import psutil
 
 from segedu.grading.assignment import read_assignment
-from segedu.grading.release import answered, read_key, solution_names, write_release
+from segedu.grading.keys import answered, read_key, solution_names
+from segedu.grading.release import write_release
 from segedu.grading.results import Result, read_results
 from segedu.grading.selftest import replaced
 

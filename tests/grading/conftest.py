@@ -7,8 +7,9 @@ from tiny_assignment import FAST, MUTANTS, SOURCE
 
 from segedu.grading.assignment import Limits, read_assignment
 from segedu.grading.bridge import Bridge
+from segedu.grading.keys import answered
 from segedu.grading.notebook_file import plain_cells
-from segedu.grading.release import answered, key
+from segedu.grading.release import key
 from segedu.grading.submission import match
 from segedu.grading.verdict import judge
 

@@ -19,8 +19,9 @@ from tiny_assignment import FULL, MUTANTS, SOURCE, outcome
 from segedu.grading.assignment import read_assignment
 from segedu.grading.grade import grade_class
 from segedu.grading.job import Job
+from segedu.grading.keys import answered, read_key
 from segedu.grading.pool import in_processes
-from segedu.grading.release import answered, read_key, write_release
+from segedu.grading.release import write_release
 from segedu.grading.results import Result
 
 LIMITS = (

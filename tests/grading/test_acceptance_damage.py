@@ -29,7 +29,8 @@ from test_archives import zipped
 from segedu.grading.assignment import read_assignment
 from segedu.grading.collect import collect, read_times
 from segedu.grading.grade import grade_class
-from segedu.grading.release import answered, read_key, write_release
+from segedu.grading.keys import answered, read_key
+from segedu.grading.release import write_release
 from segedu.grading.results import read_results
 from segedu.grading.roster import Person
 

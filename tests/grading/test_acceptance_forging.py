@@ -7,7 +7,7 @@ import nbformat
 import pytest
 from hostile_class import Case, check, check_batch, double, grade_again, grade_all, told
 
-from segedu.grading.release import answered
+from segedu.grading.keys import answered
 
 pytestmark = pytest.mark.usefixtures("sandboxed")
 

@@ -20,8 +20,8 @@ from tiny_assignment import FULL, outcome
 
 from segedu.grading.assignment import Limits
 from segedu.grading.bridge import Bridge
+from segedu.grading.keys import answered, read_key
 from segedu.grading.notebook_file import plain_cells
-from segedu.grading.release import answered, read_key
 from segedu.grading.submission import match
 from segedu.grading.verdict import judge
 

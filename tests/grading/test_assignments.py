@@ -10,8 +10,9 @@ import pytest
 from segedu.grading import selftest as module
 from segedu.grading.assignment import read_assignment
 from segedu.grading.cells import HIDDEN_TESTS, is_test, points, regions
+from segedu.grading.keys import answered
 from segedu.grading.parameters import seed_of
-from segedu.grading.release import answered, key, released
+from segedu.grading.release import key, released
 from segedu.grading.selftest import selftest
 from segedu.notebooks.build import repository_address
 from segedu.notebooks.colab import bootstrap

@@ -22,9 +22,10 @@ from segedu.grading.export_grades import export_csv
 from segedu.grading.feedback import write_feedback
 from segedu.grading.grade import count_students, find_submissions, format_results, grade_class
 from segedu.grading.job import Job, failed, grade_one, grade_safely
+from segedu.grading.keys import answered, read_key
 from segedu.grading.manual import take_sheet, write_sheet
 from segedu.grading.marks import read_graded
-from segedu.grading.release import answered, read_key, write_release
+from segedu.grading.release import write_release
 from segedu.grading.report import write_report
 from segedu.grading.results import Result, read_result, read_results, result_path, write_result
 from segedu.grading.verdict import Question, Verdict

@@ -8,7 +8,8 @@ import nbformat
 import pytest
 
 from segedu.grading.assignment import read_assignment
-from segedu.grading.release import answered, key, released
+from segedu.grading.keys import answered
+from segedu.grading.release import key, released
 
 ROOT = Path(__file__).parents[2]
 NBGRADER = ROOT / ".nbgrader" / "bin" / "nbgrader"

@@ -10,9 +10,10 @@ from segedu.errors import InputError
 from segedu.grading.assignment import read_assignment
 from segedu.grading.cells import checksum
 from segedu.grading.job import Job, grade_one
+from segedu.grading.keys import answered, read_key
 from segedu.grading.notebook_file import plain_cells
 from segedu.grading.parameters import own_values, seed_of, values_for
-from segedu.grading.release import answered, key, read_key, write_release
+from segedu.grading.release import key, write_release
 from segedu.grading.selftest import OTHER_NUMBERS, selftest
 from segedu.grading.submission import match
 

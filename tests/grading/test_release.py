@@ -7,15 +7,8 @@ import pytest
 from segedu.errors import InputError
 from segedu.grading.assignment import read_assignment
 from segedu.grading.cells import CODE_STUB
-from segedu.grading.release import (
-    answered,
-    find_leaks,
-    key,
-    read_key,
-    released,
-    solution_names,
-    write_release,
-)
+from segedu.grading.keys import read_key
+from segedu.grading.release import find_leaks, key, released, write_release
 
 ASSIGNMENTS = Path(__file__).parents[2] / "course" / "assignments"
 
@@ -110,23 +103,6 @@ def test_a_mark_left_in_metadata_and_an_attachment_of_tests_are_found(source):
     found = list(find_leaks(assignment, notebook))
     assert any("still has a mark BEGIN HIDDEN TESTS" in line for line in found)
     assert any("has an attachment" in line for line in found)
-
-
-@pytest.mark.parametrize("text", ["{", "[]", '{"schema": "other"}'])
-def test_what_is_no_key_is_refused(tmp_path, text):
-    (tmp_path / "key.json").write_text(text)
-    with pytest.raises(InputError, match=r"key\.json"):
-        read_key(tmp_path)
-
-
-def test_a_submission_can_be_made_from_a_key(secret):
-    full = answered(secret)
-    assert "return np.asarray(x) * 2" in by_name(full, "double").source
-    other = answered(secret, {"double": "double = 3", "total": ""})
-    assert by_name(other, "double").source == "double = 3"
-    assert "YOUR CODE HERE" in by_name(other, "total").source
-    assert "HIDDEN" not in by_name(other, "double_test").source
-    assert solution_names(secret) == {"double": ["double"], "total": ["total"]}
 
 
 @pytest.mark.parametrize("name", sorted(p.name for p in ASSIGNMENTS.iterdir() if p.is_dir()))

@@ -8,8 +8,8 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell
 
 from segedu.grading import notebook_file as module
+from segedu.grading.keys import answered
 from segedu.grading.notebook_file import Invalid, plain_cells, read_cells
-from segedu.grading.release import answered
 from segedu.grading.submission import match, read_submission
 
 

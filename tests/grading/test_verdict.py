@@ -8,8 +8,8 @@ from tiny_assignment import FULL, outcome
 
 from segedu.grading import verdict as module
 from segedu.grading.bridge import Ended, SandboxFailed
+from segedu.grading.keys import answered
 from segedu.grading.notebook_file import plain_cells
-from segedu.grading.release import answered
 from segedu.grading.selftest import selftest
 from segedu.grading.submission import match
 from segedu.grading.verdict import HIDDEN, VISIBLE, judge
