@@ -1,55 +1,26 @@
 """Run chapters with papermill, each in a fresh kernel, and say how each went."""
 
-import logging
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import papermill
-from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
-from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
-from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
 from segedu.errors import InputError
 from segedu.files import whole_file
 from segedu.notebooks.chapters import find_chapters
-from segedu.notebooks.document import name_cell, notebook_text, read_notebook
-from segedu.notebooks.kernel import QUIET, ChapterError, ChapterKernelManager, refuse_quit
+from segedu.notebooks.document import notebook_text, read_notebook
+from segedu.notebooks.execution import execute, stopped_at
 from segedu.notebooks.memory import PeakMemory
 from segedu.notebooks.parameters import Values, parameter_names, read_parameters
 from segedu.notebooks.tidy import describe_images
 
 PATIENCE = 600  # seconds that a cell may take
-
-
-class SavedOnce(NBClientEngine):  # type: ignore[misc]
-    """papermill's own engine, but the copy is written as the run ends, however it ends.
-
-    papermill writes it before and after each cell. For a notebook of 1 MB with 100 cells that is
-    200 times a twentieth of a second.
-    """
-
-    @classmethod
-    def execute_managed_notebook(
-        cls, nb_man: NotebookExecutionManager, kernel_name: str, **options: Any
-    ) -> NotebookNode:
-        """Run the notebook that `nb_man` holds."""
-        path, nb_man.output_path = nb_man.output_path, None
-        try:
-            return super().execute_managed_notebook(nb_man, kernel_name, **options)
-        finally:
-            nb_man.output_path = path
-            nb_man.save()
-
-
-papermill_engines.register("segedu-chapters", SavedOnce)
 
 
 @dataclass(frozen=True)
@@ -179,72 +150,12 @@ def _run_one(
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, PeakMemory() as peak:
         copy = Path(folder) / path.name
-        reason = _execute(path, copy, values, patience, advance)
+        reason = execute(path, copy, values, patience, advance)
         executed = read_notebook(copy) if copy.exists() else read_notebook(path)
-    failure = reason or _unfinished(executed)
+    failure = reason or stopped_at(executed)
     _write(executed, target)
     seconds = time.monotonic() - start
     return Record(path.stem, seconds, peak.bytes, _count_checks(executed), failure)
-
-
-def _execute(
-    path: Path, copy: Path, values: Values, patience: float, advance: Callable[[int], Any]
-) -> str | None:
-    """Run a notebook into `copy`; returns why it stopped early."""
-    begun: list[NotebookNode] = []
-    try:
-        with _silent(logging.getLogger("papermill")):
-            papermill.execute_notebook(
-                path,
-                copy,
-                parameters=dict(values),
-                engine_name="segedu-chapters",
-                kernel_name="python3",
-                progress_bar=False,
-                cwd=path.parent,
-                execution_timeout=patience,
-                kernel_manager_class=ChapterKernelManager,
-                extra_arguments=[QUIET],
-                coalesce_streams=True,
-                shutdown_kernel="immediate",  # it takes up to three seconds to leave by itself
-                on_cell_start=lambda cell, **_: begun.append(cell),
-                on_cell_executed=refuse_quit,
-                on_cell_complete=lambda **_: advance(1),
-            )
-    except (PapermillExecutionError, ChapterError, CellTimeoutError, RuntimeError) as error:
-        return f"{_place(read_notebook(path), begun)} {_reason(error, patience)}"
-    return None
-
-
-def _reason(error: Exception, patience: float) -> str:
-    if isinstance(error, PapermillExecutionError):
-        return f"fails with {error.ename}: {error.evalue}"
-    if isinstance(error, CellTimeoutError):
-        return f"took more than {patience:g} seconds"
-    if isinstance(error, DeadKernelError):
-        return "ended its kernel (a crash, or no memory left)"
-    return str(error)
-
-
-def _place(notebook: NotebookNode, begun: Sequence[NotebookNode]) -> str:
-    """Which cell of the notebook was the last to begin; papermill has put one in for parameters."""
-    if not begun:
-        return "the kernel"
-    ids = [cell.id for cell in notebook.cells]
-    last = begun[-1].id
-    return name_cell(notebook, ids.index(last)) if last in ids else "the cell of given parameters"
-
-
-def _unfinished(executed: NotebookNode) -> str | None:
-    """Where a run stopped that papermill takes for complete: `sys.exit()` is no error to it."""
-    for index, cell in enumerate(executed.cells):
-        if cell.cell_type != "code" or not cell.source.strip():
-            continue
-        if any(output.get("ename") == "SystemExit" for output in cell.outputs):
-            return f"{name_cell(executed, index)} calls sys.exit()"
-        if cell.execution_count is None:
-            return f"{name_cell(executed, index)} has not run"
-    return None
 
 
 def _write(executed: NotebookNode, target: Path) -> None:
@@ -271,13 +182,3 @@ def _count_checks(notebook: NotebookNode) -> int:
         for output in cell.outputs
     )
     return sum(line.startswith("✓ ") for text in texts for line in text.splitlines())
-
-
-@contextmanager
-def _silent(logger: logging.Logger) -> Iterator[None]:
-    """Keep a logger from writing into the progress bar; what it would say is in the record."""
-    before, logger.disabled = logger.disabled, True
-    try:
-        yield
-    finally:
-        logger.disabled = before

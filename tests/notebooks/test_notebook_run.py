@@ -12,7 +12,8 @@ import pytest
 
 from segedu.errors import InputError
 from segedu.notebooks.document import read_notebook
-from segedu.notebooks.run import Record, _unfinished, format_table, run, run_chapters
+from segedu.notebooks.execution import stopped_at
+from segedu.notebooks.run import Record, format_table, run, run_chapters
 
 HUNDRED_MB = "block = bytearray(b'1' * 100_000_000)"
 
@@ -141,7 +142,7 @@ def test_a_chosen_chapter_runs_alone_with_its_own_values(notebook, tmp_path):
 def test_a_cell_that_never_ran_is_a_failure_whatever_papermill_says(notebook):
     executed = read_notebook(notebook("01_one", "seed = 0", "", "print(seed)"))
     executed.cells[0].execution_count = 1
-    assert _unfinished(executed) == "cell 3 (print(seed)) has not run"
+    assert stopped_at(executed) == "cell 3 (print(seed)) has not run"
 
 
 def test_a_bad_value_fails_in_the_cell_of_given_parameters_and_the_bar_goes_on(
