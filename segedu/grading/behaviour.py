@@ -11,8 +11,8 @@ from pathlib import Path
 
 from segedu.errors import InputError
 from segedu.files import whole_file
+from segedu.grading.question import Question
 from segedu.grading.selftest import Trial
-from segedu.grading.verdict import Question
 
 SCHEMA = "segedu.selftest/1"
 UNTELLING = ("no-response", "manual")

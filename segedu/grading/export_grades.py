@@ -11,9 +11,9 @@ from typing import Any
 
 from segedu.files import whole_file
 from segedu.grading.marks import Graded
+from segedu.grading.question import Question
 from segedu.grading.roster import Person
 from segedu.grading.tables import seen, write_table
-from segedu.grading.verdict import Question
 
 NBGRADER = (
     "assignment",

@@ -11,9 +11,9 @@ from pathlib import Path
 from segedu.grading.export_grades import message_of
 from segedu.grading.marks import Graded, read_graded
 from segedu.grading.pages import page, style_sheet, write_page
+from segedu.grading.question import Question
 from segedu.grading.roster import Person
 from segedu.grading.shown import Shower, ShownCell, code_style
-from segedu.grading.verdict import Question
 from segedu.notebooks.document import read_notebook
 
 WORDS = {

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from segedu.errors import InputError
 from segedu.files import whole_file
+from segedu.grading.question import Question
 from segedu.grading.results import Result, read_result
-from segedu.grading.verdict import Question
 from segedu.notebooks.document import read_notebook
 
 SCHEMA = "segedu.manual/1"

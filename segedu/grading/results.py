@@ -8,7 +8,7 @@ from typing import Any
 
 from segedu.errors import InputError
 from segedu.files import whole_file
-from segedu.grading.verdict import Question
+from segedu.grading.question import Question
 
 SCHEMA = "segedu.result/1"
 STATUSES = ("graded", "needs-manual", "needs-review", "invalid", "infrastructure")

@@ -17,8 +17,9 @@ from segedu.grading.bridge import Bridge
 from segedu.grading.keys import answered, solution_names
 from segedu.grading.notebook_file import plain_cells
 from segedu.grading.parameters import own_values
+from segedu.grading.question import Question
 from segedu.grading.submission import match
-from segedu.grading.verdict import Question, Verdict, judge
+from segedu.grading.verdict import Verdict, judge
 
 OTHER_NUMBERS = "solution, with another student's numbers"
 

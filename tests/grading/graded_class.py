@@ -4,9 +4,9 @@ import nbformat
 
 from segedu.grading import graded_copy
 from segedu.grading.behaviour import write_behaviours
+from segedu.grading.question import Question
 from segedu.grading.results import Result, write_result
 from segedu.grading.selftest import Trial
-from segedu.grading.verdict import Question
 
 RIGHT = Question("double_test", "pass", 2.0, 2.0)
 WRONG = Question("double_test", "fail", 0.0, 2.0, "1 and 2 become 2 and 4", "line 1: [1, 4]")

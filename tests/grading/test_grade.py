@@ -25,10 +25,11 @@ from segedu.grading.job import Job, failed, grade_one, grade_safely
 from segedu.grading.keys import answered, read_key
 from segedu.grading.manual import take_sheet, write_sheet
 from segedu.grading.marks import read_graded
+from segedu.grading.question import Question
 from segedu.grading.release import write_release
 from segedu.grading.report import write_report
 from segedu.grading.results import Result, read_result, read_results, result_path, write_result
-from segedu.grading.verdict import Question, Verdict
+from segedu.grading.verdict import Verdict
 
 
 @pytest.fixture

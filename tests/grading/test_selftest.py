@@ -2,8 +2,9 @@ import pytest
 
 from segedu.errors import InputError
 from segedu.grading import selftest as module
+from segedu.grading.question import Question
 from segedu.grading.selftest import replaced, selftest
-from segedu.grading.verdict import Question, Verdict
+from segedu.grading.verdict import Verdict
 
 
 def test_a_sound_assignment_passes_its_self_test(secret, sandboxed):
