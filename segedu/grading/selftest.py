@@ -51,7 +51,7 @@ def selftest(secret: Mapping[str, Any], *, boxed: bool = True) -> Iterator[Trial
         boxed: False for no sandbox at all.
 
     Raises:
-        InputError: If a mutant replaces no solution, or the key's own code fails.
+        InputError: If a mutant replaces no solution.
         SandboxFailed: If there is no sandbox.
     """
     solutions = [c for c in secret["cells"] if c["nbgrader"].get("solution")]
@@ -123,6 +123,7 @@ def _try(
     if fault and name in ("solution", OTHER_NUMBERS):
         failed = [q for q in first.questions if q.score != q.most and q.status != "manual"]
         fault += "".join(f"; {q.name}: {q.detail or q.message}" for q in failed)
+        fault += "".join(f"; a cell without marks: {error}" for error in first.unprepared)
     if outcomes[0] != outcomes[1]:
         fault = "twice the same answers, and not twice the same marks"
     return Trial(name, first.score, most, fault, tuple(first.questions))

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -24,10 +23,12 @@ class Verdict:
         questions: In the key's order.
         raised: Cells of the student's that raised an error, in words that are theirs: for the
             instructor alone.
+        unprepared: Errors of the key's cells without marks, which show answers or are at fault.
     """
 
     questions: list[Question] = field(default_factory=list)
     raised: list[str] = field(default_factory=list)
+    unprepared: list[str] = field(default_factory=list)
 
     @property
     def score(self) -> float:
@@ -64,7 +65,7 @@ def judge(secret: Mapping[str, Any], submission: Submission, start: Start) -> Ve
                 question = run_tests(cell, names, wanted, partial(replay.upto, upto))
                 verdict.questions.append(_untouched(question, secret, submission, earlier))
             elif cell["cell_type"] == "code":
-                _prepare(cell["source"], names, defined)
+                verdict.unprepared += _prepare(cell["source"], names, defined)
                 if TAG in cell.get("tags", []):
                     names.update(submission.parameters)
     return verdict
@@ -141,15 +142,18 @@ class _Replay:
             self._raised.append(line)
 
 
-def _prepare(source: str, names: dict[str, Any], defined: Mapping[str, list[str]]) -> None:
-    """Run a cell that has no marks, without the student's names; one that shows an answer fails.
+def _prepare(source: str, names: dict[str, Any], defined: Mapping[str, list[str]]) -> list[str]:
+    """Run a cell that has no marks, without the student's names; gives its error, if it has one.
 
-    What the tests then lack is seen in the self-test.
+    One that shows an answer fails here. What the tests then lack is seen in the self-test.
     """
     for known in (name for cell in defined.values() for name in cell):
         names.pop(known, None)
-    with suppress(Exception):
+    try:
         run_own(source, names)
+    except Exception as error:  # noqa: BLE001 - whatever the author's code raises
+        return [in_words(error)]
+    return []
 
 
 def _by_hand(cell: Mapping[str, Any], submission: Submission) -> Question:

@@ -24,6 +24,13 @@ def test_a_mutant_that_nothing_tells_from_the_solution_is_a_fault(secret, sandbo
     assert list(selftest(secret))[-1].fault == "expected fewer"
 
 
+def test_a_failing_cell_without_marks_is_named_where_the_solution_fails(secret, sandboxed):
+    setup = next(cell for cell in secret["cells"] if cell["id"] == "setup")
+    setup["source"] = "import nothing_of_that_name"
+    solution = next(selftest(secret))
+    assert "; a cell without marks: ModuleNotFoundError: No module named" in solution.fault
+
+
 def test_answers_that_hang_on_chance_are_a_fault(secret, monkeypatch):
     scores = iter([1.0, 0.0] * 9)
     monkeypatch.setattr(
