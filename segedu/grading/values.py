@@ -1,15 +1,20 @@
 """Values that cross between a sandbox and the tests: plain, bounded, and written as JSON.
 
-None, bool, numbers, strings, lists, tuples, dicts and numeric arrays pass; tensors pass as arrays
-and become tensors where torch is imported already. Nothing is unpickled and nothing evaluated, so
-what comes back has no methods but its type's own. The module imports the standard library and
-NumPy only, for it also runs inside the sandbox.
+None, bool, numbers, strings, lists, tuples, dicts, sets and numeric arrays pass; tensors pass as
+arrays and become tensors where torch is imported already; what has items to go through, such as a
+range or a generator, passes as a list. Nothing is unpickled and nothing evaluated, so what comes
+back has no methods but its type's own. The module imports the standard library and NumPy only, for
+it also runs inside the sandbox.
 """
 
 import base64
 import binascii
 import math
 import sys
+from collections.abc import ItemsView, Iterator, KeysView, ValuesView
+from decimal import Decimal
+from fractions import Fraction
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -19,6 +24,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 LARGEST = 16 * 2**20  # bytes of an array, and characters of all text
 MOST_ITEMS = 200_000
 DEEPEST = 16
+LONGEST_NUMBER = 2000  # hexadecimal digits of a whole one
 DTYPES = frozenset(
     ["bool", "complex64", "complex128"]
     + [f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)]
@@ -63,6 +69,7 @@ class _Bounded:
 class _Encoder(_Bounded):
     def encode(self, value: Any, depth: int) -> Any:  # noqa: PLR0911 - one line a kind
         self.count(depth)
+        value = _plainer(value)
         if value is None or isinstance(value, bool):
             return value
         if isinstance(value, str):
@@ -72,15 +79,15 @@ class _Encoder(_Bounded):
         if array is not None:
             return _array_out(array, _kind(value))
         if isinstance(value, int):
-            return {"int": hex(int.__index__(value))} if abs(value) >> 52 else int.__index__(value)
+            return _whole_out(int.__index__(value))
         if isinstance(value, float):
             number = float.__float__(value)
             return number if math.isfinite(number) else {"float": str(number)}
         if isinstance(value, complex):
             return {"complex": [self.encode(x, depth + 1) for x in (value.real, value.imag)]}
-        if isinstance(value, list | tuple):
-            kind = "list" if isinstance(value, list) else "tuple"
-            return {kind: [self.encode(part, depth + 1) for part in value]}
+        for kind, name in ((list, "list"), (tuple, "tuple"), (set | frozenset, "set")):
+            if isinstance(value, kind):
+                return {name: [self.encode(part, depth + 1) for part in value]}
         if isinstance(value, dict):
             pairs = [[self.encode(part, depth + 1) for part in pair] for pair in value.items()]
             return {"dict": pairs}
@@ -98,7 +105,7 @@ class _Decoder(_Bounded):
         if not isinstance(given, dict) or len(given) != 1:
             raise NotPlain("is not in the form of a value")
         kind, content = next(iter(given.items()))
-        if kind == "int" and isinstance(content, str) and len(content) < 2000:
+        if kind == "int" and isinstance(content, str) and len(content) < LONGEST_NUMBER:
             return _number(int, content, 16)
         if kind == "float" and content in ("nan", "inf", "-inf"):
             return float(content)
@@ -109,8 +116,8 @@ class _Decoder(_Bounded):
         parts = [self.decode(part, depth + 1) for part in content] if kind != "dict" else content
         if kind == "list":
             return parts
-        if kind == "tuple":
-            return tuple(parts)
+        if kind in ("tuple", "set"):
+            return tuple(parts) if kind == "tuple" else _set(parts)
         if kind == "complex" and len(parts) == 2 and all(isinstance(x, int | float) for x in parts):
             return complex(*parts)
         if kind == "dict":
@@ -128,6 +135,28 @@ class _Decoder(_Bounded):
             except TypeError as error:
                 raise NotPlain("has a dict with keys that cannot be keys") from error
         return found
+
+
+def _plainer(value: Any) -> Any:
+    """What a value that is nearly plain stands for: its items, once gone through, or a number."""
+    if isinstance(value, Iterator | range | KeysView | ValuesView | ItemsView):
+        return list(islice(value, MOST_ITEMS + 1))
+    return float(value) if isinstance(value, Fraction | Decimal) else value
+
+
+def _whole_out(number: int) -> Any:
+    if not abs(number) >> 52:
+        return number
+    if number.bit_length() >= 4 * (LONGEST_NUMBER - 4):
+        raise NotPlain(f"is a number of {number.bit_length()} bits, which is too large")
+    return {"int": hex(number)}
+
+
+def _set(parts: list[Any]) -> set[Any]:
+    try:
+        return set(parts)
+    except TypeError as error:
+        raise NotPlain("has a set of what cannot be in one") from error
 
 
 def _number(make: Any, *content: Any) -> Any:
@@ -154,6 +183,8 @@ def _as_array(value: Any) -> Array | None:
 
 
 def _array_out(array: Array, kind: str) -> Any:
+    if array.dtype.kind in "fc" and array.dtype.name not in DTYPES:  # more than 64 bits a number
+        array = array.astype(np.float64 if array.dtype.kind == "f" else np.complex128)
     if array.dtype.name not in DTYPES:
         raise NotPlain(f"is an array of {array.dtype.name}; expected numbers")
     if array.nbytes > LARGEST:

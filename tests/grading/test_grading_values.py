@@ -1,4 +1,7 @@
+import itertools
 import json
+from decimal import Decimal
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -59,6 +62,34 @@ def test_arrays_cross_with_shape_and_kind(array):
     got.fill(0)  # it is a copy of its own
 
 
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (range(3), [0, 1, 2]),
+        ((n * n for n in (1, 2)), [1, 4]),
+        ({"a": 1}.keys(), ["a"]),
+        ({"a": 1}.items(), [("a", 1)]),
+        (zip([1], "b", strict=True), [(1, "b")]),
+        ({1, "a", (2, 3)}, {1, "a", (2, 3)}),
+        (frozenset([1.5]), {1.5}),
+        (Fraction(1, 4), 0.25),
+        (Decimal("0.1"), 0.1),
+        (2**7900, 2**7900),
+    ],
+    ids=str,
+)
+def test_what_is_nearly_plain_crosses_as_what_it_stands_for(value, expected):
+    got = crossed([value])[0]
+    assert got == expected
+    assert type(got) is type(expected)
+
+
+def test_numbers_of_more_than_64_bits_cross_as_their_nearest():
+    assert crossed(np.longdouble(2.5)) == np.float64(2.5)
+    got = crossed(np.array([1 + 2j], dtype=np.clongdouble))
+    assert (got.dtype, got[0]) == (np.complex128, 1 + 2j)
+
+
 def test_a_numpy_number_stays_one():
     assert type(crossed(np.float32(0.5))) is np.float32
     assert type(crossed(np.float64(0.5))) is np.float64  # though it is a float, too
@@ -96,8 +127,11 @@ def test_an_object_that_is_equal_to_everything_crosses_as_what_it_holds():
     "value",
     [
         object(),
-        {1, 2},
+        {1, print},
         print,
+        itertools.count(),
+        2**9000,
+        -(2**9000),
         np.array([object()]),
         np.array(["text"]),
         np.zeros(3_000_000),
@@ -125,7 +159,9 @@ def test_what_is_too_deep_does_not_cross():
         [1],
         {},
         {"list": [1], "tuple": [1]},
-        {"set": [1]},
+        {"set": [{"list": []}]},
+        {"set": "ab"},
+        {"frozenset": [1]},
         {"pickle": "gASVCg=="},
         {"int": "zz"},
         {"int": 5},
