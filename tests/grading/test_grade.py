@@ -147,9 +147,7 @@ def test_grading_that_was_killed_goes_on_without_grading_anything_twice(
         hand_in(f"s{number}")
     code = f"""
         from pathlib import Path
-        from segedu.grading.export_grades import export_csv
-from segedu.grading.feedback import write_feedback
-from segedu.grading.grade import grade_class
+        from segedu.grading.grade import grade_class
         if __name__ == "__main__":
             for _ in grade_class(Path({str(keys)!r}), Path({str(tmp_path / "submissions")!r}), Path({str(tmp_path / "graded")!r})):
                 print("one", flush=True)
