@@ -76,7 +76,7 @@ def test_arrays_cross_with_shape_and_kind(array):
         (Decimal("0.1"), 0.1),
         (2**7900, 2**7900),
     ],
-    ids=str,
+    ids=lambda value: type(value).__name__,
 )
 def test_what_is_nearly_plain_crosses_as_what_it_stands_for(value, expected):
     got = crossed([value])[0]
