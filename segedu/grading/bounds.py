@@ -22,9 +22,8 @@ def bounded_memory(more: int = MORE) -> Iterator[None]:
     if not statm.exists():
         yield
         return
-    most = int(statm.read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE") + more
-    if resource.RLIM_INFINITY not in before:
-        most = min(most, *before)
+    has = int(statm.read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    most = min([has + more, *(limit for limit in before if limit != resource.RLIM_INFINITY)])
     resource.setrlimit(resource.RLIMIT_AS, (most, before[1]))
     try:
         yield
