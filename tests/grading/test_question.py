@@ -97,6 +97,7 @@ def test_the_line_of_a_failure_is_found_in_the_tests_own_source():
     [
         ("np.array([3])", ("partial", 1)),
         ("np.array([3, 0, 2])", ("partial", 1)),
+        ("np.array([3, 5])", ("fail", 0)),
         ("np.zeros(0)", ("fail", 0)),
         ("np.full((2, 2), 3)", ("partial", 1)),
     ],
@@ -104,6 +105,11 @@ def test_the_line_of_a_failure_is_found_in_the_tests_own_source():
 def test_an_array_for_a_number_costs_its_question_and_never_the_batch(verdict_of, answer, expected):
     got = outcome(verdict_of({"total": f"def total(v): return {answer}"}))
     assert got == {**FULL, "total_test": expected}
+
+
+def test_an_empty_answer_is_close_to_nothing(verdict_of):
+    got = outcome(verdict_of({"double": "def double(x): return np.zeros((0, 1, 1))"}))
+    assert got == {**FULL, "double_test": ("fail", 0)}
 
 
 def test_an_answer_that_is_slow_again_and_again_costs_one_question(verdict_of, secret):

@@ -45,6 +45,16 @@ def test_locked_cells_that_were_changed_are_restored(notebook, secret):
     assert [line.split(":")[0] for line in found.repairs] == ["setup", "double_test"]
 
 
+def test_what_was_written_into_a_locked_cell_stands_before_it(notebook, secret):
+    notebook.cells[1].source += "\nimport math"
+    notebook.cells[3].source = notebook.cells[3].source.replace("\n", "\n\n")  # nothing new
+    found = match(plain_cells(notebook), secret)
+    assert names(found) == ["", "", *WHOLE[1:]]
+    assert found.cells[1].source == "import numpy as np\nimport math"
+    assert found.cells[1].is_code
+    assert not found.cells[1].is_test
+
+
 def test_without_metadata_cells_are_known_by_their_ids(notebook, secret):
     for cell in notebook.cells:
         cell.metadata = {}
