@@ -18,6 +18,7 @@ from typing import Any
 import segedu
 from segedu.grading import sandbox
 from segedu.grading.assignment import Limits
+from segedu.grading.tables import writable
 from segedu.grading.values import LARGEST, MOST_ITEMS, NotPlain, decode, encode
 
 WORKER = "import sys; sys.path.insert(0, {!r}); from segedu.grading.worker import main; main()"
@@ -172,7 +173,7 @@ class Bridge:
         """The error of the student's code as one of ours."""
         if not (isinstance(said, list) and len(said) == 2 and all(type(x) is str for x in said)):
             return self._foul()
-        kind, message = (text.encode(errors="replace").decode() for text in said)
+        kind, message = map(writable, said)
         own = getattr(builtins, kind, None)
         if isinstance(own, type) and issubclass(own, Exception) and own not in ENDINGS:
             try:

@@ -10,6 +10,7 @@ import nbformat
 
 from segedu.grading.cells import tags
 from segedu.grading.parameters import TAG
+from segedu.grading.tables import writable
 
 LARGEST_FILE = 100 * 2**20
 MOST_CELLS = 2000
@@ -98,7 +99,7 @@ def _plain(cell: Any) -> dict[str, Any]:
     about = cell.get("metadata", {}).get("nbgrader", {})
     name = about.get("grade_id", "") if isinstance(about, dict) else ""
     return {
-        "source": str(cell.source).encode(errors="replace").decode(),  # halves of characters
+        "source": writable(str(cell.source)),
         "cell_type": "code" if cell.cell_type == "code" else "markdown",
         "id": str(cell.get("id", "")),
         "grade_id": str(name),

@@ -22,6 +22,7 @@ from segedu.grading.bounds import bounded_memory
 from segedu.grading.bridge import Bridge, Ended, SandboxFailed, StudentError
 from segedu.grading.cells import HIDDEN_TESTS, regions
 from segedu.grading.comparing import nothing_is_close_to_something
+from segedu.grading.tables import writable
 
 HIDDEN = "a hidden test fails"
 VISIBLE = "a visible test fails; the executed copy shows where"
@@ -144,8 +145,7 @@ def _explained(error: Exception, source: str, name: str) -> tuple[str, str]:
     """
     line = _line_of(error, name)
     said = str(error) if isinstance(error, AssertionError) else in_words(error)
-    detail = f"line {line}: {said or 'the assertion does not hold'}"[:1000]
-    detail = detail.encode(errors="replace").decode()  # a half of a character cannot be written
+    detail = writable(f"line {line}: {said or 'the assertion does not hold'}"[:1000])
     hidden = any(line - 1 in span for span in regions(source, HIDDEN_TESTS))
     return _literal_message(source, line) or (HIDDEN if hidden else VISIBLE), detail
 

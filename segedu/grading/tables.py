@@ -50,6 +50,16 @@ def seen(text: str) -> str:
     return _UNSEEN.sub("\ufffd", text)
 
 
+def writable(text: str) -> str:
+    """Text that UTF-8 can write: a half of a character becomes a question mark.
+
+    Example:
+        >>> writable("a" + chr(0xD800))
+        'a?'
+    """
+    return text.encode(errors="replace").decode()
+
+
 def write_table(header: Sequence[str], rows: Iterable[Sequence[str | float]], path: Path) -> None:
     """Write a CSV file whole: RFC 4180, UTF-8, text harmless, numbers as they are."""
     text = io.StringIO()
